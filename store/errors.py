@@ -1,0 +1,125 @@
+"""Everything that Larder refuses or cannot do, as one tree with no HTTP in it.
+
+LarderError
+├── InputError (ValueError)             the caller's request is wrong
+│   ├── UnknownObject (LookupError)     no such feature view, feature, service, push source
+│   ├── MissingJoinKey (KeyError)       a join key or request field is not among the entity columns
+│   ├── UnequalLengths                  entity columns of different lengths
+│   ├── WrongType (TypeError)           a value or column does not fit its declared type
+│   ├── EntityRowsError                 entity rows without a usable timestamp column, or clashing names
+│   ├── PushedRowsError                 pushed rows do not fit the batch source's columns
+│   ├── BadBody                         a request body that cannot be parsed or lacks a field
+│   └── TooLarge                        a request beyond a named bound
+├── DefinitionError (ValueError)        a definition in the feature repo cannot be served as declared
+├── ConfigError (ValueError)            feature_store.yaml or the environment is wrong
+├── SourceError (OSError)               a declared source cannot be used
+│   ├── SourceUnreadable                file missing, truncated, or not Parquet
+│   └── SourceColumnMissing             a declared column is not in the file
+├── OfflineStoreError (RuntimeError)    a retrieval that failed inside DuckDB
+│   └── OutOfSpace                      no room for spilling or for the answer
+├── RegistryUnavailable (RuntimeError)  the registry is missing, torn, or lost the project
+├── OnlineStoreError (RuntimeError)     Redis cannot serve
+│   ├── OnlineStoreUnavailable (ConnectionError)
+│   ├── OnlineStoreTimeout (TimeoutError)
+│   └── StoredRowError                  a stored row of a format that this version does not know
+└── MaterializationBusy (RuntimeError)  another run of the same view holds the lease
+
+Children also inherit the builtin named in brackets, so that callers who know only Python catch them.
+Messages name the thing, the offending value, what was expected and what to do; never a secret.
+"""
+
+
+class LarderError(Exception):
+    """The root of all errors that Larder raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError and OSError format their arguments in ways of their own; a message is a message.
+        return str(self.args[0]) if self.args else type(self).__name__
+
+
+class InputError(LarderError, ValueError):
+    """The caller's request is wrong; repeating it unchanged cannot succeed."""
+
+
+class UnknownObject(InputError, LookupError):
+    """A feature view, feature, feature service, entity or push source that is not registered."""
+
+
+class MissingJoinKey(InputError, KeyError):
+    """A join key or request field that the features need is not among the entity columns."""
+
+
+class UnequalLengths(InputError):
+    """Entity columns (or pushed columns) of different lengths."""
+
+
+class WrongType(InputError, TypeError):
+    """A value or column does not fit its declared type."""
+
+
+class EntityRowsError(InputError):
+    """Entity rows cannot be used: no timestamp column, two candidates for it, clashing names."""
+
+
+class PushedRowsError(InputError):
+    """Pushed rows do not fit the batch source's columns; nothing of the push was written."""
+
+
+class BadBody(InputError):
+    """A request body that cannot be parsed, or that lacks or contradicts a field."""
+
+
+class TooLarge(InputError):
+    """A request beyond a bound named in `store.limits`."""
+
+
+class DefinitionError(LarderError, ValueError):
+    """A definition in the feature repo that cannot be served as declared."""
+
+
+class ConfigError(LarderError, ValueError):
+    """A setting in feature_store.yaml or the environment that is wrong."""
+
+
+class SourceError(LarderError, OSError):
+    """A declared source cannot be used."""
+
+
+class SourceUnreadable(SourceError):
+    """A source file that is missing, truncated, not permitted, or not Parquet."""
+
+
+class SourceColumnMissing(SourceError):
+    """A declared column that is not in the source."""
+
+
+class OfflineStoreError(LarderError, RuntimeError):
+    """A retrieval that failed inside DuckDB for no fault of the caller's."""
+
+
+class OutOfSpace(OfflineStoreError):
+    """No room for spilling or for the answer; nothing stays under the final name."""
+
+
+class RegistryUnavailable(LarderError, RuntimeError):
+    """The registry is missing or torn, or it no longer holds the project."""
+
+
+class OnlineStoreError(LarderError, RuntimeError):
+    """Redis cannot serve this request now."""
+
+
+class OnlineStoreUnavailable(OnlineStoreError, ConnectionError):
+    """Redis cannot be reached, is loading, failing over, or refuses the connection."""
+
+
+class OnlineStoreTimeout(OnlineStoreError, TimeoutError):
+    """Redis did not answer within the deadline."""
+
+
+class StoredRowError(OnlineStoreError):
+    """A stored row whose format or layout this version of Larder does not know."""
+
+
+class MaterializationBusy(LarderError, RuntimeError):
+    """Another materialization of the same feature view holds the lease."""

@@ -1,0 +1,65 @@
+"""Every bound of Larder, by name, with its unit in the name and its reason beside it."""
+
+# --- requests -----------------------------------------------------------------------------------
+LOOKUP_BODY_BYTES_MAX = 4 * 1024 * 1024
+"""A lookup of 10,000 keys of 100 bytes is 1 MB of JSON; four times that leaves room for request fields."""
+
+LOOKUP_VALUES_MAX = 1_000_000
+"""Keys x features of one lookup: about 20 MB of answer, which one worker builds in about a second."""
+
+LOOKUP_KEYS_MAX = 10_000
+"""Keys of one lookup: 10,000 x 3 views is about 30 ms of Redis time that other callers wait."""
+
+LOOKUP_FEATURES_MAX = 5_000
+"""Feature references of one request; the widest services known to us have about 1,000."""
+
+PUSH_BODY_BYTES_MAX = 32 * 1024 * 1024
+"""A push is checked whole before anything is written, so it is held in memory whole."""
+
+PUSH_ROWS_MAX = 100_000
+"""Rows of one push; larger loads belong in the batch source and a materialization."""
+
+PUSH_FUTURE_SECONDS_MAX = 60
+"""How far beyond the clock a pushed event time may lie: producers' clocks differ by seconds, not minutes."""
+
+HISTORICAL_BODY_BYTES_MAX = 256 * 1024 * 1024
+"""Entity rows of one retrieval over HTTP: about 10 M rows of Arrow with one integer key."""
+
+HISTORICAL_ROWS_MAX = 10_000_000
+"""Decoded entity rows of one retrieval over HTTP; larger ones run in Python against the same files."""
+
+HISTORICAL_CONCURRENT_MAX = 2
+"""Retrievals at once in one worker: each wants all cores and gigabytes, so more only slow each other."""
+
+# --- Redis --------------------------------------------------------------------------------------
+SCRIPT_ROWS_MAX = 100
+"""Rows of one write script call: 500 rows hold Redis for 0.6 ms, 100 keep other callers under 0.15 ms."""
+
+PIPELINE_CALLS_MAX = 20
+"""Script calls in flight together: 2,000 rows a round trip hide the latency without a long output buffer."""
+
+SCAN_COUNT = 1_000
+"""Keys that one SCAN step looks at, about 0.3 ms of Redis time."""
+
+REDIS_TIMEOUT_SECONDS = 2.0
+"""Deadline of one Redis round trip; a lookup that waited longer has missed its model's deadline anyway."""
+
+REDIS_CONNECT_TIMEOUT_SECONDS = 2.0
+"""Deadline for a new connection, so that a black-holed host fails a request instead of hanging it."""
+
+REDIS_KEY_BYTES_MAX = 64 * 1024
+"""An encoded entity key; Redis allows 512 MB, but a key of this size is a document put in the wrong place."""
+
+LEASE_SECONDS = 60
+"""A materialization's lease; renewed at a third of this, so that a killed run frees its view in a minute."""
+
+# --- materialization ----------------------------------------------------------------------------
+MATERIALIZE_BATCH_ROWS = 10_000
+"""Rows read, encoded and written together: memory is bounded by it, and 100 script calls amortize Arrow."""
+
+# --- registry -----------------------------------------------------------------------------------
+REGISTRY_REFRESH_SECONDS = 2.0
+"""How often a server looks whether the registry has changed: one stat of a file, or one read where there is none."""
+
+PLANS_MAX = 256
+"""Compiled lookup plans kept per registry version; an ad-hoc feature list is compiled in about a millisecond."""

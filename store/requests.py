@@ -1,0 +1,89 @@
+"""What callers ask of Larder and what it answers, as plain values: the language between server and store."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class LookupRequest:
+    """One online lookup: entity columns (join keys and request data) and what to look up for them.
+
+    Shapes: `entities` maps a column name to one value per entity row; all columns have the same length.
+    Exactly one of `features` (references `view:feature`) and `feature_service` is given.
+    """
+
+    entities: Mapping[str, Sequence[Any]]
+    features: Sequence[str] = ()
+    feature_service: str | None = None
+    full_feature_names: bool = False
+    include_feature_view_version_metadata: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LookupAnswer:
+    """The answer to a lookup, column-major: entity columns first, then features in request order.
+
+    Shapes: `values[i][r]`, `statuses[i][r]`, `event_timestamps[i][r]` belong to `feature_names[i]` and entity
+    row r. Values are ready for JSON (bytes as base64, non-finite floats as strings, as Feast's server has it).
+    Units: event timestamps are RFC 3339 in UTC, None where no row was found.
+    """
+
+    feature_names: list[str]
+    values: list[list[Any]]
+    statuses: list[list[str]]
+    event_timestamps: list[list[str | None]]
+    request_time: datetime
+    view_versions: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoricalRequest:
+    """One training-set retrieval: `entity_rows` is an Arrow table (typed Any here, as server code never opens it)."""
+
+    entity_rows: Any
+    features: Sequence[str] = ()
+    feature_service: str | None = None
+    full_feature_names: bool = False
+    filter_by_created_timestamp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PushRequest:
+    """Rows pushed to a push source: `columns` maps a column name to one value per row.
+
+    `to` is `online`, `offline` or `online_and_offline`.
+    """
+
+    push_source_name: str
+    columns: Mapping[str, Sequence[Any]]
+    to: str = "online"
+
+
+@dataclass(frozen=True, slots=True)
+class MaterializeRequest:
+    """A materialization over [start, end); `start` None means incrementally from where the last one ended.
+
+    `feature_views` None means all of them.
+    """
+
+    end: datetime
+    start: datetime | None = None
+    feature_views: Sequence[str] | None = None
+    disable_event_timestamp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether the store can serve: one statement per part, None where that part is well."""
+
+    registry_problem: str | None
+    online_store_problem: str | None
+    clock_note: str | None
+    registry_age_seconds: float
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether lookups can be answered; a shifted clock is a note, not a fault."""
+        return self.registry_problem is None and self.online_store_problem is None
