@@ -1,0 +1,53 @@
+# Every target sets up what it needs: `setup` makes .venv from requirements.lock and does nothing where that stands.
+# PYTHON=/path/to/python3.11 names the Python to use; without it the first CPython 3.11 or 3.12 on the PATH is taken.
+
+bin := .venv/bin
+
+# Feast takes four seconds to import, and two more in every process if nothing may be kept compiled.
+unexport PYTHONDONTWRITEBYTECODE
+# A module of the project must never be shadowed by what the caller's shell points at.
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help setup demo serve test test-all check static lint types imports format lock
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+setup: ## make .venv, or bring it up to date
+	@tools/setup
+
+demo: setup ## the whole job on real flights: train, materialize, serve, compare
+	@$(bin)/larder demo
+
+serve: setup ## a server on 127.0.0.1:6566 with the demo's data
+	@$(bin)/larder serve --repo feature_repo
+
+test: setup ## the tests, long ones left out
+	$(bin)/python -m pytest -m "not long"
+
+test-all: setup ## the tests, long ones too
+	$(bin)/python -m pytest
+
+check: static test ## all that CI runs: lint, types, import rules, tests
+
+static: lint types imports ## lint, types and import rules, without the tests
+
+lint: setup ## ruff: rules and formatting
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+
+types: setup ## mypy, strict
+	$(bin)/mypy
+
+imports: setup ## who may import whom
+	$(bin)/lint-imports
+
+format: setup ## rewrite the files as `make lint` wants them, where that is safe
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+lock: setup ## write requirements.lock anew from pyproject.toml
+	$(bin)/uv pip compile --quiet --no-config --universal --python-version 3.11 --all-extras \
+		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml

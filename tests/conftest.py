@@ -1,0 +1,49 @@
+"""Fixtures for all tests: a feature repo folder of one's own, and the rule that nothing needed may be missing in CI."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Set by `.ci/run`, which installs every optional part: a test that skips there would never run anywhere.
+REQUIRE_ALL_VARIABLE = "LARDER_REQUIRE_ALL"
+
+# Settings of the person who runs the tests must not leak into them.
+CALLERS_SETTINGS = ("REDIS_URL", "LARDER_CLOCK", "LARDER_TOKENS_FILE", "FEAST_FS_YAML_FILE_PATH", "FEATURE_STORE_YAML_BASE64")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Turns a skip into a failure where every part has to be there."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get(REQUIRE_ALL_VARIABLE) == "1":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, but {REQUIRE_ALL_VARIABLE}=1 allows no skip: {reason}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The event loop of asynchronous tests: Larder runs on asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CALLERS_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """An empty feature repo folder of this test alone, with its `data` folder."""
+    folder = tmp_path / "repo"
+    (folder / "data").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """The folder that holds pyproject.toml."""
+    return Path(__file__).resolve().parent.parent
