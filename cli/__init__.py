@@ -1,1 +1,1 @@
-
+"""The `larder` command."""

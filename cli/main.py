@@ -1,0 +1,94 @@
+"""The `larder` command: each subcommand imports what it needs when it runs, so that `--help` is quick."""
+
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="larder",
+    help="A self-hosted feature store on Feast, DuckDB, Parquet and Redis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Repo = Annotated[Path, typer.Option(help="The folder that holds feature_store.yaml.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"larder {installed_version('larder')}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    repo: Repo = Path("feature_repo"),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 6566,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes behind the port.")] = 1,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Serve other machines although no tokens are configured.")
+    ] = False,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log every request as a line of JSON.")] = False,
+) -> None:
+    """Serve features over HTTP."""
+    from server.run import serve as run_server
+    from server.settings import settings_for
+
+    settings = settings_for(repo, host, port, workers, allow_anonymous=allow_anonymous, access_log=access_log)
+    raise typer.Exit(run_server(settings))
+
+
+@app.command()
+def demo(
+    repo: Repo = Path("feature_repo"),
+    prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Only write the Parquet sources.")] = False,
+) -> None:
+    """Take real flights through the whole job and tell what happens."""
+    from demo.account import run
+
+    run(repo, prepare_only)
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Option(help="Who the token is for; shown in refusals.")] = "new-token",
+    scope: Annotated[list[str] | None, typer.Option(help="read, write or admin; repeat for several.")] = None,
+) -> None:
+    """Make a token: the secret for its bearer, and the entry for the file that LARDER_TOKENS_FILE names."""
+    import json
+
+    from server.auth import Scope, digest_of, new_token
+
+    scopes = scope or [Scope.READ]
+    unknown = sorted(set(scopes) - set(Scope))
+    if unknown:
+        raise typer.BadParameter(f"{unknown} are no scopes; they are {[str(s) for s in Scope]}", param_hint="--scope")
+    secret = new_token()
+    typer.echo("The token, shown only now:", err=True)
+    typer.echo(secret)
+    typer.echo("Its entry for the tokens file:", err=True)
+    entry = {"name": name, "sha256": digest_of(secret), "scopes": [str(s) for s in dict.fromkeys(scopes)]}
+    typer.echo(f"- {json.dumps(entry)}")
+
+
+def main() -> None:
+    """Runs the command; an error that Larder raised on purpose is one sentence and exit code 1."""
+    from store.errors import LarderError
+
+    try:
+        app()
+    except LarderError as error:
+        print(f"larder: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

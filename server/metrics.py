@@ -1,0 +1,91 @@
+"""What the server counts, in Prometheus' words; right across workers when there are several.
+
+With several workers `PROMETHEUS_MULTIPROC_DIR` is set before this module is imported (the client library looks at
+it once), every worker keeps its values in files there, and a scrape of any worker adds up all of them.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from store.requests import LookupAnswer
+
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+STATUSES = ("PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE")
+
+# From a tenth of a millisecond (a lookup) to minutes (a materialization), about three a decade.
+_SECONDS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
+)  # fmt: skip
+
+
+class Metrics:
+    """The counters, histograms and gauges of one worker."""
+
+    def __init__(self, *, has_other_workers: bool = False) -> None:
+        self.registry = CollectorRegistry()
+        self._folder = Path(os.environ[MULTIPROCESS_VARIABLE]) if has_other_workers else None
+        self.requests = Counter(
+            "larder_requests_total", "Requests answered.", ["path", "method", "status"], registry=self.registry
+        )
+        self.latency = Histogram(
+            "larder_request_seconds",
+            "Time from a request's head to the end of its answer.",
+            ["path"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.keys = Counter("larder_lookup_keys_total", "Entity rows looked up.", registry=self.registry)
+        self.values = Counter(
+            "larder_lookup_values_total", "Feature values answered.", ["view", "status"], registry=self.registry
+        )
+        self.pushed_rows = Counter(
+            "larder_pushed_rows_total", "Rows accepted by push and write.", registry=self.registry
+        )
+        self.registry_age = self._gauge("larder_registry_age_seconds", "Time since the registry was last read well.")
+        self.is_ready = self._gauge("larder_ready", "1 if lookups can be answered (the worst worker's).", "livemin")
+
+    def _gauge(self, name: str, text: str, mode: str = "livemax") -> Gauge:
+        return Gauge(name, text, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+    def count_lookup(self, answer: LookupAnswer, views: Sequence[str | None], row_count: int) -> None:
+        """Counts the keys of a lookup and the statuses of its values by view.
+
+        Shapes: `views[i]` is the view of `answer.feature_names[i]`, None for an entity column.
+        """
+        self.keys.inc(row_count)
+        totals: dict[tuple[str, str], int] = {}
+        for view, statuses in zip(views, answer.statuses, strict=True):
+            if view is None:
+                continue
+            left = row_count
+            for status in STATUSES:
+                if not left:
+                    break
+                count = statuses.count(status)
+                if count:
+                    totals[view, status] = totals.get((view, status), 0) + count
+                    left -= count
+        for (view, status), count in totals.items():
+            self.values.labels(view, status).inc(count)
+
+    def scrape(self) -> bytes:
+        """Returns all metrics of the server in Prometheus' text format."""
+        if self._folder is None:
+            return generate_latest(self.registry)
+        _forget_dead_workers(self._folder)
+        everything = CollectorRegistry()
+        MultiProcessCollector(everything, path=str(self._folder))
+        return generate_latest(everything)
+
+
+def _forget_dead_workers(folder: Path) -> None:
+    """Drops the gauges of workers that are gone; their counters stay, as what was counted did happen."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        if not Path(f"/proc/{pid}").exists():
+            mark_process_dead(pid, str(folder))

@@ -1,0 +1,42 @@
+"""What the handlers of one worker share: the store, the metrics, and the places for long work."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from server.limits import GAUGE_SECONDS, MATERIALIZE_CONCURRENT_MAX
+from server.metrics import Metrics
+from server.threads import Slots
+from store.limits import HISTORICAL_CONCURRENT_MAX
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from store.service import StoreService
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What one worker's handlers share."""
+
+    store: "StoreService"
+    metrics: Metrics
+    historical_slots: Slots = field(default_factory=lambda: Slots("retrievals", HISTORICAL_CONCURRENT_MAX))
+    materialize_slots: Slots = field(default_factory=lambda: Slots("materializations", MATERIALIZE_CONCURRENT_MAX))
+
+    async def renew_gauges(self) -> None:
+        """Renews the gauges that describe this worker."""
+        readiness = await self.store.readiness()
+        self.metrics.is_ready.set(readiness.is_ready)
+        self.metrics.registry_age.set(readiness.registry_age_seconds)
+
+    async def keep_gauges_fresh(self) -> None:
+        """Renews the gauges for as long as the worker lives."""
+        while True:
+            await self.renew_gauges()
+            await asyncio.sleep(GAUGE_SECONDS)
+
+
+def state_of(request: "Request") -> ServerState:
+    """Returns what the handlers of a request's server share."""
+    return cast("ServerState", request.app.state.larder)
