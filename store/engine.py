@@ -1,0 +1,234 @@
+"""The batch engine behind `feast materialize`: newest row per key from the offline store into the online store.
+
+Between our own stores the rows go as Arrow columns straight into packed rows; where one of the two is
+another store, they go through Feast's own interfaces.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from feast import BatchFeatureView, Entity, FeatureView, OnDemandFeatureView, StreamFeatureView
+from feast.feature_view import DUMMY_ENTITY_ID
+from feast.infra.common.materialization_job import MaterializationJobStatus, MaterializationTask
+from feast.infra.compute_engines.base import ComputeEngine
+from feast.infra.compute_engines.local.job import LocalMaterializationJob
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.repo_config import FeastConfigBaseModel
+from feast.utils import _convert_arrow_to_proto
+from pydantic import StrictStr
+
+from store.arrow_rows import CREATED_US, EVENT_US, TIME_COLUMNS, encode_batch, with_time_columns
+from store.clock import clock_for, from_us, to_us
+from store.definitions_from_feast import batch_source_of, refuse_windows, view_definition
+from store.errors import DefinitionError
+from store.kernel.codec import RowLayout, encode_header
+from store.kernel.coverage import BEGINNING_US, Interval, Run, ViewState, plan_run
+from store.kernel.definitions import ViewDefinition
+from store.kernel.keys import row_field
+from store.limits import MATERIALIZE_BATCH_ROWS
+from store.offline import DuckDBOfflineStore
+from store.offline.latest import LatestRows, latest_rows
+from store.online import RedisOnlineStore, repo_path_of
+from store.online.client import RedisSession
+from store.online.conversations import Writing, read_state, register_layout, save_state, write_generation
+from store.online.views import carry_pushed, drop_generations, lease
+
+AnyView = BatchFeatureView | StreamFeatureView | FeatureView
+
+
+class DuckDBComputeEngineConfig(FeastConfigBaseModel):
+    """Settings of the batch engine in `feature_store.yaml`."""
+
+    type: StrictStr = "store.engine.DuckDBComputeEngine"
+    """How Feast finds this plug-in."""
+
+
+class DuckDBComputeEngine(ComputeEngine):
+    """Materializes views; a changed definition is built whole beside the old one and then takes its place."""
+
+    def update(
+        self,
+        project: str,
+        views_to_delete: Sequence[AnyView],
+        views_to_keep: Sequence[AnyView | OnDemandFeatureView],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+    ) -> None:
+        """Refuses definitions that cannot be served, before Feast commits them to the registry.
+
+        Raises:
+            DefinitionError: a view that cannot be materialized as declared.
+        """
+        del project, views_to_delete, entities_to_delete, entities_to_keep
+        for view in views_to_keep:
+            refuse_windows(view)
+
+    def teardown_infra(self, project: str, fvs: Sequence[AnyView], entities: Sequence[Entity]) -> None:
+        """Does nothing: what the engine keeps lives beside the rows, and the online store removes both."""
+
+    def _materialize_one(
+        self, registry: BaseRegistry, task: MaterializationTask, **kwargs: Any
+    ) -> LocalMaterializationJob:
+        """Materializes one view over [start, end).
+
+        Raises:
+            DefinitionError, SourceError, OnlineStoreError, MaterializationBusy: as their names say.
+        """
+        del registry, kwargs
+        refuse_windows(task.feature_view)
+        requested = self._requested(task)
+        if isinstance(self.online_store, RedisOnlineStore):
+            self._materialize_to_redis(self.online_store, task, requested)
+        else:
+            self._materialize_to_other(task, requested)
+        job_id = f"{task.feature_view.name}-{requested.start_us}-{requested.end_us}"
+        return LocalMaterializationJob(job_id=job_id, status=MaterializationJobStatus.SUCCEEDED)
+
+    def _requested(self, task: MaterializationTask) -> Interval:
+        """Returns what Feast asks for, its end clipped to the clock: nothing beyond now can be known yet."""
+        now_us = clock_for(repo_path_of(self.repo_config)).now_us()
+        if task.disable_event_timestamp:
+            return Interval(BEGINNING_US, now_us)
+        return Interval(to_us(task.start_time), min(to_us(task.end_time), now_us))
+
+    def _materialize_to_redis(self, online: RedisOnlineStore, task: MaterializationTask, requested: Interval) -> None:
+        config = self.repo_config
+        is_versioned = config.registry.enable_online_feature_view_versioning
+        definition = view_definition(task.project, task.feature_view, is_versioned=is_versioned)
+        filling = _Filling(online.session(config), definition, online, config.online_store.key_ttl_seconds)
+        with lease(filling.session, task.project, definition.name):
+            state = filling.session.hold(read_state(task.project, definition.name))
+            run = plan_run(
+                state, definition.fingerprint, requested, _registered(task.feature_view), ttl_us=definition.ttl_us
+            )
+            state = filling.begin(state, run)
+            for rows in _with_progress(task, self._latest(task, run.intervals)):
+                filling.write(rows, run)
+            filling.end(state, run)
+
+    def _materialize_to_other(self, task: MaterializationTask, requested: Interval) -> None:
+        """Writes through Feast's interface; such a store keeps no coverage, so the request is taken as it is."""
+        source = batch_source_of(task.feature_view)
+        join_keys = {field.name: field.dtype.to_value_type() for field in task.feature_view.entity_columns}
+        for batch in _with_progress(task, self._latest(task, (requested,))):
+            table = _with_feast_times(batch, source.timestamp_field, source.created_timestamp_column)
+            rows = _convert_arrow_to_proto(table, task.feature_view, join_keys)
+            self.online_store.online_write_batch(self.repo_config, task.feature_view, rows, None)
+
+    def _latest(self, task: MaterializationTask, intervals: Sequence[Interval]) -> LatestRows:
+        """Returns the newest row per key over the hull of some intervals: rows already there change nothing."""
+        if not intervals:
+            return LatestRows(0, iter(()))
+        hull = Interval(intervals[0].start_us, intervals[-1].end_us)
+        source = batch_source_of(task.feature_view)
+        if source is None:
+            raise DefinitionError(
+                f"feature view {task.feature_view.name!r} has no batch source to materialize from; declare one"
+            )
+        if isinstance(self.offline_store, DuckDBOfflineStore):
+            start_us = None if hull.start_us == BEGINNING_US else hull.start_us
+            definition = view_definition(task.project, task.feature_view)
+            return latest_rows(
+                self.repo_config, source, definition.join_keys, definition.features, (start_us, hull.end_us)
+            )
+        return self._latest_from_other(task, source, hull)
+
+    def _latest_from_other(self, task: MaterializationTask, source: Any, hull: Interval) -> LatestRows:
+        declared = view_definition(task.project, task.feature_view)
+        assert declared.source is not None
+        join_keys = [declared.source.file_column(column.name) for column in declared.join_keys]
+        features = [declared.source.file_column(column.name) for column in declared.features]
+        timestamp_field, created = source.timestamp_field, source.created_timestamp_column or None
+        start = from_us(max(hull.start_us, to_us(from_us(0))))
+        job = self.offline_store.pull_latest_from_table_or_query(
+            self.repo_config, source, join_keys, features, timestamp_field, created, start, from_us(hull.end_us - 1)
+        )
+        table = job.to_arrow()
+        mapped = table.rename_columns([source.field_mapping.get(name, name) for name in table.column_names])
+        timed = with_time_columns(mapped, timestamp_field, created)
+        return LatestRows(timed.num_rows, iter(timed.to_batches(max_chunksize=MATERIALIZE_BATCH_ROWS)))
+
+
+@dataclass(slots=True)
+class _Filling:
+    """Fills one generation of one view in Redis."""
+
+    session: RedisSession
+    definition: ViewDefinition
+    online: RedisOnlineStore
+    key_ttl_seconds: int | None
+
+    def begin(self, state: ViewState, run: Run) -> ViewState:
+        """Clears what a killed rebuild left, and marks a new one, so that pushes go into both generations."""
+        if leftover := state.building:
+            state = ViewState(state.generation, state.fingerprint, state.coverage)
+            self._save(state)
+            drop_generations(self.session, self._project, self._view, range(leftover, leftover + 1))
+        if run.is_rebuild:
+            state = ViewState(state.generation, state.fingerprint, state.coverage, run.generation)
+            self._save(state)
+        return state
+
+    def write(self, batch: pa.RecordBatch, run: Run) -> None:
+        """Writes one batch of newest rows."""
+        knowledge = self.online.knowledge(self._project)
+        layout = RowLayout.of(self.definition.features)
+        tag = self.session.hold(register_layout(knowledge, layout))
+        rows = [
+            (row.key, encode_header(tag, row.times, is_pushed=False) + row.body)
+            for row in encode_batch(self.definition, layout, batch)
+        ]
+        writing = Writing(tag, layout, self.key_ttl_seconds, self.session.slot_of())
+        field = row_field(self._view, run.generation)
+        self.session.hold(write_generation(self._project, field, rows, writing))
+
+    def end(self, state: ViewState, run: Run) -> None:
+        """Records what is covered now; a rebuilt generation takes over in the same step, then the old ones go."""
+        if run.is_rebuild:
+            carry_pushed(
+                self.session, self._project, self._view, active=state.generation, building=run.generation
+            )
+        self._save(ViewState(run.generation, self.definition.fingerprint, run.coverage_after))
+        if run.is_rebuild:
+            drop_generations(self.session, self._project, self._view, range(1, run.generation))
+
+    def _save(self, state: ViewState) -> None:
+        self.session.hold(save_state(self._project, self._view, state))
+
+    @property
+    def _project(self) -> str:
+        return self.definition.project
+
+    @property
+    def _view(self) -> str:
+        return self.definition.name
+
+
+def _registered(view: AnyView) -> list[Interval]:
+    """Returns the intervals that Feast's registry says were materialized."""
+    return [Interval(to_us(start), to_us(end)) for start, end in view.materialization_intervals]
+
+
+def _with_progress(task: MaterializationTask, latest: LatestRows) -> Iterator[pa.RecordBatch]:
+    """Yields the batches, advancing the progress bar that Feast's command line shows."""
+    if task.tqdm_builder is None:
+        yield from latest.batches
+        return
+    with task.tqdm_builder(latest.total) as bar:
+        for batch in latest.batches:
+            yield batch
+            bar.update(batch.num_rows)
+
+
+def _with_feast_times(batch: pa.RecordBatch, timestamp_field: str, created: str) -> pa.Table:
+    """Returns a batch of `latest_rows` with its times under the names that Feast's conversion looks for."""
+    table = pa.Table.from_batches([batch])
+    stamp = pa.timestamp("us", tz="UTC")
+    table = table.append_column(timestamp_field, table.column(EVENT_US).cast(stamp))
+    if created:
+        table = table.append_column(created, table.column(CREATED_US).cast(stamp))
+    if DUMMY_ENTITY_ID not in table.column_names:
+        table = table.append_column(DUMMY_ENTITY_ID, pa.array([""] * table.num_rows))
+    return table.drop_columns(list(TIME_COLUMNS))

@@ -1,0 +1,237 @@
+"""Values at Larder's borders: Feast's protobuf, JSON, Python and Arrow on one side, plain values on the other.
+
+Source: the JSON forms follow Feast's own server (base64 for bytes, strings for non-finite numbers, epoch
+seconds for timestamps), so that every Feast client reads them.
+"""
+
+import base64
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from feast.feature_server_utils import _value_to_native
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.type_map import (
+    VALUE_TYPE_TO_PROTO_VALUE_MAP,
+    feast_value_type_to_python_type,
+    python_values_to_proto_values,
+)
+from feast.value_type import ValueType
+
+from store.errors import WrongType
+from store.kernel.definitions import Column
+from store.kernel.values import BLOBS, FLOATS, INTEGERS, TEXTS, element_type, is_opaque
+
+_FIELD_OF = {value_type.name: field for value_type, field in VALUE_TYPE_TO_PROTO_VALUE_MAP.items()}
+_FIELD_OF |= {"PDF_BYTES": "bytes_val", "IMAGE_BYTES": "bytes_val"}
+_NULL_TIMESTAMP = -(2**63)
+"""Feast writes a missing timestamp as this number of seconds (numpy's NaT)."""
+
+
+def plain_from_proto(value: Value, type_name: str) -> Any:
+    """Returns the plain value of a Feast `Value` message, None for a null."""
+    which = value.WhichOneof("val")
+    if which is None or which == "null_val":
+        return None
+    if is_opaque(type_name):
+        return value.SerializeToString(deterministic=True)
+    content = getattr(value, which)
+    if element_type(type_name):
+        return list(content.val)
+    if type_name == "UNIX_TIMESTAMP" and content == _NULL_TIMESTAMP:
+        return None
+    if type_name in FLOATS:
+        return float(content)
+    return content
+
+
+def proto_from_plain(value: Any, type_name: str) -> Value:
+    """Returns the Feast `Value` message of a plain value; an unset message for None."""
+    if value is None:
+        return Value()
+    if is_opaque(type_name):
+        return Value.FromString(value)
+    message = Value()
+    field = _FIELD_OF[type_name]
+    if element_type(type_name):
+        repeated = getattr(message, field)
+        repeated.SetInParent()
+        repeated.val.extend(value)
+    else:
+        setattr(message, field, value)
+    return message
+
+
+def json_converter(type_name: str) -> Callable[[Any], Any] | None:
+    """Returns the function that makes a non-null plain value of this type fit for JSON, None if all are."""
+    if type_name in FLOATS:
+        return _json_float
+    if type_name in BLOBS:
+        return _json_bytes
+    if is_opaque(type_name):
+        return lambda value: _value_to_native(Value.FromString(value))
+    element = element_type(type_name)
+    convert = json_converter(element) if element else None
+    return (lambda values: [convert(value) for value in values]) if convert else None
+
+
+def _json_float(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _json_bytes(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def python_from_plain(value: Any, type_name: str) -> Any:
+    """Returns a plain value as the Python object that Feast hands to on-demand functions."""
+    if value is None or type_name in ("INT32", "INT64", "DOUBLE", "FLOAT", "BOOL", "STRING", "BYTES"):
+        return value
+    return feast_value_type_to_python_type(proto_from_plain(value, type_name))
+
+
+def plain_from_python(values: Sequence[Any], type_name: str) -> list[Any]:
+    """Returns the plain values of Python objects, converted by Feast's own rules.
+
+    Raises:
+        WrongType: a value that Feast cannot convert to the type.
+    """
+    try:
+        messages = python_values_to_proto_values(list(values), ValueType[type_name])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise WrongType(f"values {list(values)[:3]!r} do not fit the declared type {type_name}: {error}") from error
+    return [plain_from_proto(message, type_name) for message in messages]
+
+
+def plain_from_request(column: Column, values: Sequence[Any]) -> list[Any]:
+    """Returns an entity column of a request (JSON values, Python objects or Feast messages) as plain values.
+
+    Nothing is guessed: text is not read as a number, nor a number as text.
+
+    Raises:
+        WrongType: a value that does not fit the column's declared type.
+    """
+    name, type_name = column.name, column.type_name
+    accepts = _ACCEPTED.get(type_name)
+    result: list[Any] = []
+    for row, given in enumerate(values):
+        value = plain_from_proto(given, type_name) if isinstance(given, Value) else given
+        value = value.item() if hasattr(value, "item") else value
+        if value is None or (isinstance(value, float) and math.isnan(value) and type_name not in FLOATS):
+            result.append(None)
+        elif accepts is None:
+            result.extend(plain_from_python([value], type_name))
+        else:
+            plain = accepts(value)
+            if plain is None:
+                raise WrongType(
+                    f"entity column {name!r}, row {row}: value {value!r} ({type(value).__name__}) does not fit the "
+                    f"declared type {type_name}; send it in that type"
+                )
+            result.append(plain)
+    return result
+
+
+def _as_int(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _as_float(value: Any) -> float | None:
+    return float(value) if type(value) in (int, float) else None
+
+
+def _as_bool(value: Any) -> bool | None:
+    return value if type(value) is bool else None
+
+
+def _as_text(value: Any) -> str | None:
+    return value if type(value) is str else None
+
+
+def _as_bytes(value: Any) -> bytes | None:
+    if type(value) is not str:
+        return value if type(value) is bytes else None
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        return None
+
+
+def _as_epoch_seconds(value: Any) -> int | None:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return math.floor(aware.timestamp())
+    return _as_int(value)
+
+
+_ACCEPTED: dict[str, Callable[[Any], Any]] = {
+    "INT32": _as_int,
+    "INT64": _as_int,
+    "DOUBLE": _as_float,
+    "FLOAT": _as_float,
+    "BOOL": _as_bool,
+    "STRING": _as_text,
+    "JSON": _as_text,
+    "BYTES": _as_bytes,
+    "UNIX_TIMESTAMP": _as_epoch_seconds,
+}
+
+
+def plain_from_arrow(column: Column, array: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Returns an Arrow column as plain values of the declared type.
+
+    Raises:
+        WrongType: the column's Arrow type, or a value in it, does not fit the declared type.
+    """
+    try:
+        return _plain_from_arrow(column.type_name, array)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise WrongType(
+            f"column {column.name!r} of type {array.type} does not fit the declared type {column.type_name}: {error}"
+        ) from error
+
+
+def _plain_from_arrow(type_name: str, array: Any) -> list[Any]:
+    if type_name == "UNIX_TIMESTAMP":
+        return _epoch_seconds(array).to_pylist()
+    if (arrow_type := _ARROW_TYPES.get(type_name)) is not None:
+        return array.cast(arrow_type).to_pylist()
+    element = element_type(type_name)
+    if element is None or element == "UNIX_TIMESTAMP" or element not in _ARROW_TYPES:
+        return plain_from_python(array.to_pylist(), type_name)
+    values = array.cast(pa.list_(_ARROW_TYPES[element])).to_pylist()
+    if element in FLOATS:
+        # Feast's messages have no null inside a list of numbers; its own reader turns one into NaN.
+        return [v and [math.nan if item is None else item for item in v] for v in values]
+    for value in values:
+        if value is not None and None in value:
+            raise ValueError(f"a list holds a null: {value!r}; Feast lists of {element} cannot")
+    return values
+
+
+def _epoch_seconds(array: Any) -> Any:
+    if pa.types.is_integer(array.type):
+        return array.cast(pa.int64())
+    if pa.types.is_date(array.type) or not pa.types.is_timestamp(array.type):
+        array = array.cast(pa.timestamp("s"))
+    unit = pa.timestamp("s", tz=array.type.tz)
+    return pc.floor_temporal(array, unit="second").cast(unit).cast(pa.int64())
+
+
+_ARROW_TYPES = (
+    {name: pa.int32() if bits == 32 else pa.int64() for name, bits in INTEGERS.items() if name != "UNIX_TIMESTAMP"}
+    | {name: pa.float32() if bits == 32 else pa.float64() for name, bits in FLOATS.items()}
+    | dict.fromkeys(TEXTS, pa.string())
+    | dict.fromkeys(BLOBS, pa.binary())
+    | {"BOOL": pa.bool_()}
+)

@@ -1,0 +1,295 @@
+"""The stored form of one feature view's row: a header that orders rows, and a body that packs the values.
+
+    byte  0      format version, 1
+    byte  1      flags: 1 = has a created time, 2 = has nanoseconds, 4 = came by push
+    bytes 2-5    schema tag, unsigned, big-endian: which layout the body has
+    bytes 6-13   event time in microseconds since the Unix epoch plus 2**63, unsigned, big-endian
+    [8 bytes]    created time in the same form, if flag 1
+    [4 bytes]    nanoseconds (0-999) of event and created time, two unsigned 16-bit numbers, if flag 2
+    body         null bitmap (bit i of byte i // 8 is feature i), little-endian fixed-width values in layout
+                 order (zero where null), then the non-null other values, each behind its length: one byte,
+                 or 255 and four little-endian bytes
+
+Times stand first and big-endian so that the write script compares rows without knowing any layout. A layout
+is the view's features in alphabetical order; its tag is kept in every row, and the layouts are kept beside the
+rows, so a row written under an older definition is still read rightly.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from store.errors import StoredRowError, WrongType
+from store.kernel.definitions import Column
+from store.kernel.values import ABSENT, BLOBS, FIXED_FORMATS, TEXTS, element_type, lossless_cast
+
+FORMAT_VERSION = 1
+HAS_CREATED, HAS_NANOSECONDS, PUSHED = 1, 2, 4
+_HEAD = struct.Struct(">BBIQ")
+_CREATED = struct.Struct(">Q")
+_NANOSECONDS = struct.Struct(">HH")
+_BIAS = 2**63
+_LONG = 255
+
+
+class RowTimes(NamedTuple):
+    """When a row was true and when it was known, in microseconds since the epoch and remaining nanoseconds."""
+
+    event_us: int
+    event_ns: int = 0
+    created_us: int | None = None
+    created_ns: int = 0
+
+
+class Header(NamedTuple):
+    """A stored row's header, and where its body begins."""
+
+    times: RowTimes
+    is_pushed: bool
+    schema_tag: int
+    body_start: int
+
+
+class EncodedRow(NamedTuple):
+    """A row ready to be stored but for its schema tag, which is known once its layout is registered."""
+
+    key: bytes
+    times: RowTimes
+    body: bytes
+
+
+def encode_header(schema_tag: int, times: RowTimes, *, is_pushed: bool) -> bytes:
+    """Returns the header of a row."""
+    has_created = times.created_us is not None
+    has_nanoseconds = bool(times.event_ns or times.created_ns)
+    flags = HAS_CREATED * has_created | HAS_NANOSECONDS * has_nanoseconds | PUSHED * is_pushed
+    header = _HEAD.pack(FORMAT_VERSION, flags, schema_tag, times.event_us + _BIAS)
+    if times.created_us is not None:
+        header += _CREATED.pack(times.created_us + _BIAS)
+    if has_nanoseconds:
+        header += _NANOSECONDS.pack(times.event_ns, times.created_ns)
+    return header
+
+
+def decode_header(row: bytes) -> Header:
+    """Returns the header of a stored row.
+
+    Raises:
+        StoredRowError: a format version that this code does not know, or a row cut short.
+    """
+    try:
+        version, flags, schema_tag, event = _HEAD.unpack_from(row)
+        if version != FORMAT_VERSION:
+            raise StoredRowError(
+                f"stored row has format version {version}, this version of Larder reads {FORMAT_VERSION}; "
+                "upgrade Larder, or materialize the view again"
+            )
+        position = _HEAD.size
+        created_us, event_ns, created_ns = None, 0, 0
+        if flags & HAS_CREATED:
+            created_us = _CREATED.unpack_from(row, position)[0] - _BIAS
+            position += _CREATED.size
+        if flags & HAS_NANOSECONDS:
+            event_ns, created_ns = _NANOSECONDS.unpack_from(row, position)
+            position += _NANOSECONDS.size
+    except struct.error as error:
+        raise StoredRowError(f"stored row of {len(row)} bytes is cut short; materialize the view again") from error
+    times = RowTimes(event - _BIAS, event_ns, created_us, created_ns)
+    return Header(times, bool(flags & PUSHED), schema_tag, position)
+
+
+@dataclass(frozen=True, slots=True)
+class RowLayout:
+    """How the features of one definition lie in a row's body: fixed-width ones first, each group by name."""
+
+    fixed: tuple[Column, ...]
+    variable: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, features: Iterable[Column]) -> "RowLayout":
+        """Returns the layout of a view's features; their order in the definition plays no part."""
+        ordered = sorted(features, key=lambda column: column.name)
+        return cls(
+            tuple(column for column in ordered if column.type_name in FIXED_FORMATS),
+            tuple(column for column in ordered if column.type_name not in FIXED_FORMATS),
+        )
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The features in the order in which `encoder` takes their values."""
+        return self.fixed + self.variable
+
+    @property
+    def text(self) -> str:
+        """The layout as JSON, as it is kept beside the rows."""
+        return json.dumps([[column.name, column.type_name] for column in self.columns])
+
+    @classmethod
+    def parse(cls, text: str) -> "RowLayout":
+        """Returns the layout that `text` describes."""
+        return cls.of(Column(name, type_name) for name, type_name in json.loads(text))
+
+    @property
+    def tag(self) -> int:
+        """The schema tag: 32 bits of a hash of the layout, which whoever registers it checks for collisions."""
+        return int.from_bytes(hashlib.sha256(self.text.encode()).digest()[:4], "big")
+
+    def encoder(self) -> Callable[[Sequence[Any]], bytes]:
+        """Returns a function from one row's plain values, in the order of `columns`, to its body.
+
+        The function raises WrongType for a value that does not fit its feature's type.
+        """
+        return _Encoder(self).encode
+
+    def decoder(self, wanted: Sequence[Column]) -> "Decoder":
+        """Returns a decoder of the wanted features from rows of this layout, with lossless casts."""
+        return Decoder(self, wanted)
+
+
+class _Encoder:
+    def __init__(self, layout: RowLayout) -> None:
+        self._columns = layout.columns
+        self._fixed_count = len(layout.fixed)
+        self._fixed = struct.Struct("<" + "".join(FIXED_FORMATS[c.type_name] for c in layout.fixed))
+        self._packers = [_packer(c.type_name) for c in layout.variable]
+        self._bitmap_size = (len(self._columns) + 7) // 8
+        self._no_nulls = bytes(self._bitmap_size)
+
+    def encode(self, values: Sequence[Any]) -> bytes:
+        try:
+            if None not in values:
+                body = self._no_nulls + self._fixed.pack(*values[: self._fixed_count])
+            else:
+                nulls = sum(1 << i for i, value in enumerate(values) if value is None)
+                filled = [0 if value is None else value for value in values[: self._fixed_count]]
+                body = nulls.to_bytes(self._bitmap_size, "little") + self._fixed.pack(*filled)
+            if not self._packers:
+                return body
+            parts = [body]
+            for pack, value in zip(self._packers, values[self._fixed_count :], strict=True):
+                if value is not None:
+                    raw = pack(value)
+                    size = len(raw)
+                    parts.append(bytes((size,)) if size < _LONG else b"\xff" + size.to_bytes(4, "little"))
+                    parts.append(raw)
+            return b"".join(parts)
+        except (struct.error, TypeError, AttributeError, OverflowError, UnicodeEncodeError) as error:
+            raise self._misfit(values) from error
+
+    def _misfit(self, values: Sequence[Any]) -> WrongType:
+        """Returns the error that names the first value that cannot be packed alone."""
+        for column, value in zip(self._columns, values, strict=True):
+            if value is None:
+                continue
+            try:
+                _packer(column.type_name)(value)
+            except (struct.error, TypeError, AttributeError, OverflowError, UnicodeEncodeError):
+                return WrongType(
+                    f"feature {column.name!r}: value {value!r} ({type(value).__name__}) does not fit "
+                    f"the declared type {column.type_name}; correct the value or the schema"
+                )
+        return WrongType(f"{len(values)} values do not fit the layout of {len(self._columns)} features")
+
+
+def _packer(type_name: str) -> Callable[[Any], bytes]:
+    if type_name in FIXED_FORMATS:
+        return struct.Struct("<" + FIXED_FORMATS[type_name]).pack
+    if type_name in TEXTS:
+        return str.encode
+    element = element_type(type_name)
+    if element is None:
+        return _same_bytes
+    if element in FIXED_FORMATS:
+        element_format = FIXED_FORMATS[element]
+        return lambda values: struct.pack(f"<{len(values)}{element_format}", *values)
+    return msgspec.msgpack.encode
+
+
+def _same_bytes(value: bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError(f"expected bytes, got {type(value).__name__}")
+    return value
+
+
+def _unpacker(type_name: str) -> Callable[[bytes], Any]:
+    if type_name in TEXTS:
+        return bytes.decode
+    element = element_type(type_name)
+    if element is None:
+        return bytes
+    if element in FIXED_FORMATS:
+        element_format, size = FIXED_FORMATS[element], struct.calcsize("<" + FIXED_FORMATS[element])
+        return lambda raw: list(struct.unpack(f"<{len(raw) // size}{element_format}", raw))
+    return msgspec.msgpack.Decoder(list[bytes] if element in BLOBS else list[str]).decode
+
+
+class Decoder:
+    """Reads the wanted features out of row bodies of one layout; made once per plan and layout."""
+
+    __slots__ = ("_bitmap_size", "_fixed", "_fixed_count", "_needs_variable", "_picks", "_unpackers")
+
+    def __init__(self, layout: RowLayout, wanted: Sequence[Column]) -> None:
+        positions = {column.name: i for i, column in enumerate(layout.columns)}
+        self._fixed = struct.Struct("<" + "".join(FIXED_FORMATS[c.type_name] for c in layout.fixed))
+        self._fixed_count = len(layout.fixed)
+        self._bitmap_size = (len(layout.columns) + 7) // 8
+        self._picks: list[tuple[int, Callable[[Any], Any] | None]] = []
+        for column in wanted:
+            position = positions.get(column.name, -1)
+            stored = layout.columns[position].type_name if position >= 0 else ""
+            cast = lossless_cast(stored, column.type_name) if position >= 0 else None
+            if cast is None:
+                position = -1
+            self._picks.append((position, None if stored == column.type_name else cast))
+        needed = {position for position, _ in self._picks}
+        self._unpackers = [
+            _unpacker(c.type_name) if i + self._fixed_count in needed else None for i, c in enumerate(layout.variable)
+        ]
+        self._needs_variable = any(self._unpackers)
+
+    def decode(self, row: bytes, body_start: int) -> list[Any]:
+        """Returns the wanted values of one row: None for null, `ABSENT` where the row has no such feature.
+
+        Raises:
+            StoredRowError: a body that is cut short.
+        """
+        try:
+            values_start = body_start + self._bitmap_size
+            nulls = int.from_bytes(row[body_start:values_start], "little")
+            values = list(self._fixed.unpack_from(row, values_start))
+            if self._needs_variable:
+                values += self._variable(row, values_start + self._fixed.size, nulls)
+        except (struct.error, IndexError) as error:
+            raise StoredRowError(f"stored row of {len(row)} bytes is cut short; materialize the view again") from error
+        result: list[Any] = []
+        for position, cast in self._picks:
+            if position < 0:
+                result.append(ABSENT)
+            elif nulls >> position & 1:
+                result.append(None)
+            else:
+                result.append(values[position] if cast is None else cast(values[position]))
+        return result
+
+    def _variable(self, row: bytes, position: int, nulls: int) -> list[Any]:
+        values: list[Any] = []
+        for i, unpack in enumerate(self._unpackers, start=self._fixed_count):
+            if nulls >> i & 1:
+                values.append(None)
+                continue
+            size = row[position]
+            position += 1
+            if size == _LONG:
+                size = int.from_bytes(row[position : position + 4], "little")
+                position += 4
+            end = position + size
+            if end > len(row):
+                raise IndexError(end)
+            values.append(unpack(row[position:end]) if unpack else None)
+            position = end
+        return values

@@ -1,0 +1,157 @@
+"""Names in Redis: injective, readable, prefixed by project, and in one cluster slot per entity key.
+
+An entity key is written `<len>:<project>:{<len>:<join key><value>...}`, join keys in alphabetical order, for
+example `7:flights:{4:dest s3:BOS6:origin s3:JFK}` without the spaces. A value is a type letter and its content:
+`i<decimal>,` for integers, `s<bytes>:<utf-8>` for text, `b<bytes>:<raw>` for bytes, `?0` or `?1` for booleans,
+`f<16 hex digits>` for floats. Every part carries its length or ends at a byte that cannot be in it, so two
+different keys never share a name, and no project's names are a prefix of another's.
+
+The braces are a Redis Cluster hash tag. A `}` inside a value ends the tag early, at the same byte for every
+Redis key of that entity key, so they still share a slot; the tag is never empty, as it begins with a length.
+
+Source: Redis Cluster specification, "Hash tags".
+"""
+
+import struct
+from collections.abc import Sequence
+
+from store.errors import InputError, TooLarge, WrongType
+from store.kernel.definitions import Column
+from store.limits import REDIS_KEY_BYTES_MAX
+
+KeyValue = int | str | bytes | bool | float
+
+INT_TYPES = frozenset({"INT32", "INT64", "UNIX_TIMESTAMP"})
+TEXT_TYPES = frozenset({"STRING", "UUID", "TIME_UUID", "DECIMAL", "JSON"})
+FLOAT_TYPES = frozenset({"DOUBLE", "FLOAT"})
+_INT_BOUNDS = {"INT32": (-(2**31), 2**31 - 1), "INT64": (-(2**63), 2**63 - 1), "UNIX_TIMESTAMP": (-(2**63), 2**63 - 1)}
+
+
+def project_prefix(project: str) -> bytes:
+    """Returns the bytes that every Redis key of a project begins with, and no key of another project."""
+    raw = project.encode()
+    if not raw or b"{" in raw:
+        raise InputError(f"project name {project!r} cannot be used in Redis keys; use letters, digits and '_'")
+    return b"%d:%s:" % (len(raw), raw)
+
+
+def entity_key_encoder(project: str, join_keys: Sequence[Column]) -> "EntityKeyEncoder":
+    """Returns the encoder of a view's entity keys; views with the same join keys share their Redis hashes."""
+    return EntityKeyEncoder(project, tuple(sorted(join_keys, key=lambda column: column.name)))
+
+
+class EntityKeyEncoder:
+    """Encodes entity keys of one set of join keys; made once per view and plan.
+
+    Attributes:
+        names: the join keys in the order in which `encode` takes their values.
+    """
+
+    __slots__ = ("_head", "_parts", "names")
+
+    def __init__(self, project: str, join_keys: tuple[Column, ...]) -> None:
+        self.names = tuple(column.name for column in join_keys)
+        self._head = project_prefix(project) + b"{"
+        self._parts = [(b"%d:%s" % (len(raw := c.name.encode()), raw), c.name, c.type_name) for c in join_keys]
+
+    def encode(self, values: Sequence[KeyValue | None]) -> bytes | None:
+        """Returns the Redis key of one entity key, or None if a part of it is null.
+
+        Args:
+            values: one value per join key, in the order of `names`.
+
+        Raises:
+            WrongType: a value that does not fit its join key's declared type.
+            TooLarge: an encoded key of more than `REDIS_KEY_BYTES_MAX` bytes.
+        """
+        encoded = [self._head]
+        for (head, name, type_name), value in zip(self._parts, values, strict=True):
+            if value is None:
+                return None
+            encoded.append(head)
+            encoded.append(_encode_value(name, type_name, value))
+        encoded.append(b"}" if self._parts else b"0:}")
+        key = b"".join(encoded)
+        if len(key) > REDIS_KEY_BYTES_MAX:
+            raise TooLarge(
+                f"entity key over {self.names!r} takes {len(key)} bytes, at most {REDIS_KEY_BYTES_MAX} are allowed"
+            )
+        return key
+
+
+def _encode_value(name: str, type_name: str, value: KeyValue) -> bytes:
+    if type_name in INT_TYPES:
+        if type(value) is int:
+            low, high = _INT_BOUNDS[type_name]
+            if low <= value <= high:
+                return b"i%d," % value
+    elif type_name in TEXT_TYPES:
+        if type(value) is str:
+            raw = _utf8(name, value)
+            return b"s%d:%s" % (len(raw), raw)
+    elif type_name == "BYTES":
+        if type(value) is bytes:
+            return b"b%d:%s" % (len(value), value)
+    elif type_name == "BOOL":
+        if type(value) is bool:
+            return b"?1" if value else b"?0"
+    elif type_name in FLOAT_TYPES and type(value) in (float, int):
+        # Adding 0.0 turns -0.0 into 0.0, which compares equal and so must be the same key.
+        return b"f" + struct.pack(">d", float(value) + 0.0).hex().encode()
+    raise WrongType(
+        f"join key {name!r}: value {value!r} ({type(value).__name__}) does not fit the declared type {type_name}; "
+        "send it in that type or correct the entity's value_type"
+    )
+
+
+def _utf8(name: str, value: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise WrongType(f"join key {name!r}: value {value!r} is not valid Unicode text; correct the value") from error
+
+
+def views_key(project: str) -> bytes:
+    """Returns the Redis key of the hash that holds what Larder knows of each view of a project."""
+    return project_prefix(project) + b"views"
+
+
+def generation_field(view: str) -> bytes:
+    """Returns the field of the views hash that says which generation of a view is read, and which is being built."""
+    return b"generation:" + view.encode()
+
+
+def state_field(view: str) -> bytes:
+    """Returns the field of the views hash that says which definition a view's rows follow and what they cover."""
+    return b"state:" + view.encode()
+
+
+def layouts_key(project: str) -> bytes:
+    """Returns the Redis key of the hash that maps a schema tag to its row layout."""
+    return project_prefix(project) + b"layouts"
+
+
+def lease_key(project: str, view: str) -> bytes:
+    """Returns the Redis key of the lease that one materialization of a view holds."""
+    raw = view.encode()
+    return project_prefix(project) + b"lease:%d:%s" % (len(raw), raw)
+
+
+def row_field(view: str, generation: int) -> bytes:
+    """Returns the hash field that holds a view's row in one generation."""
+    return b"%s#%d" % (view.encode(), generation)
+
+
+def entity_keys_pattern(project: str) -> bytes:
+    """Returns the SCAN pattern that matches the entity keys of a project and nothing else."""
+    return _escaped(project_prefix(project)) + b"{*"
+
+
+def project_pattern(project: str) -> bytes:
+    """Returns the SCAN pattern that matches every key of a project and nothing else."""
+    return _escaped(project_prefix(project)) + b"*"
+
+
+def _escaped(prefix: bytes) -> bytes:
+    """Returns bytes with the special characters of Redis patterns taken literally."""
+    return b"".join(b"\\" + bytes((c,)) if c in b"*?[]\\^-" else bytes((c,)) for c in prefix)

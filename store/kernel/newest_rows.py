@@ -1,0 +1,83 @@
+"""SQL that finds the newest row per entity key within an interval, from plain values."""
+
+from dataclasses import dataclass
+
+from store.kernel.point_in_time import chosen_sql
+from store.kernel.source_scan import NANOSECONDS_PER_US, Bounds, Scan, rows_sql
+
+
+@dataclass(frozen=True, slots=True)
+class NewestRows:
+    """The newest row per key among rows whose event time lies within bounds, both ends inclusive.
+
+    Units: the bounds are nanoseconds if the scan is, else microseconds (see `bounds_of`).
+    Ties in event time go to the greatest created time (null oldest), then to the row that stands last in the source.
+    Rows with a null in the key or a null event time are left out.
+    """
+
+    scan: Scan
+    bounds: Bounds
+
+    @property
+    def chosen_statement(self) -> str:
+        """Returns the statement that creates the table `larder_newest`: `k0.., e, ptr`, one row per key."""
+        keys = self.scan.key_names
+        grouped = f" GROUP BY {', '.join(keys)}" if keys else " HAVING max(e) IS NOT NULL"
+        columns = "".join(f"{key}, " for key in keys)
+        groups = f"SELECT {columns}max(e) AS e FROM ({self._rows_sql()}){grouped}"
+        extra = ("ptr", "c") if self.scan.has_created else ("ptr",)
+        chosen = chosen_sql(self._rows_sql(*extra), groups, (*keys, "e"), self.scan.has_created)
+        return f"CREATE TABLE larder_newest AS {chosen}"
+
+    @property
+    def answer_sql(self) -> str:
+        """Returns the SELECT of `k0.., f0.., event_us, event_ns, created_us, created_ns`, one row per key."""
+        names = (*self.scan.key_names, *self.scan.feature_names)
+        created = ("c",) if self.scan.has_created else ()
+        rows = rows_sql(self.scan, self.scan.is_ns, ["ptr", "e", *created, *names])
+        event = self._split("s.e", "event")
+        made = self._split("s.c" if created else "NULL", "created")
+        columns = "".join(f"s.{name}, " for name in names)
+        return (
+            f"SELECT {columns}{event}, {made} FROM ({rows}) s JOIN larder_newest n ON s.ptr = n.ptr "
+            f"WHERE {self.bounds.condition('s.e')}"
+        )
+
+    def _rows_sql(self, *extra: str) -> str:
+        keys = self.scan.key_names
+        rows = rows_sql(self.scan, self.scan.is_ns, [*keys, "e", *extra])
+        complete = [f"{key} IS NOT NULL" for key in keys]
+        conditions = ["e IS NOT NULL", self.bounds.condition("e"), *complete]
+        return f"SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)}"
+
+    def _split(self, instant: str, name: str) -> str:
+        """Returns two columns: floor microseconds, and the nanoseconds that remain (0..999)."""
+        if not self.scan.is_ns or instant == "NULL":
+            rest = "NULL" if instant == "NULL" else f"CASE WHEN {instant} IS NOT NULL THEN 0 END"
+            return f"CAST({instant} AS BIGINT) AS {name}_us, CAST({rest} AS INTEGER) AS {name}_ns"
+        # `%` takes the sign of the dividend, so times before 1970 need it twice to come out floored.
+        unit = NANOSECONDS_PER_US
+        rest = f"((({instant}) % {unit} + {unit}) % {unit})"
+        return (
+            f"CAST(({instant} - {rest}) // {unit} AS BIGINT) AS {name}_us, CAST({rest} AS INTEGER) AS {name}_ns"
+        )
+
+
+def bounds_of(scan: Scan, start_us: int | None, last_us: int | None, is_end_open: bool) -> Bounds:
+    """Returns an interval in microseconds as bounds in the unit of a scan.
+
+    `start_us` is inclusive; the end `last_us` is exclusive if `is_end_open`, else inclusive; None leaves an end open.
+    """
+    factor = NANOSECONDS_PER_US if scan.is_ns else 1
+    low = None if start_us is None else start_us * factor
+    high = None if last_us is None else last_us * factor - (1 if is_end_open else 0)
+    return Bounds(low, high)
+
+
+def all_rows_sql(scan: Scan, bounds: Bounds) -> str:
+    """Returns the SELECT of `f0..` of all rows within bounds, in source order."""
+    rows = rows_sql(scan, scan.is_ns, ["e", "ptr", *scan.feature_names])
+    columns = ", ".join(scan.feature_names)
+    # One scan already reads in source order; sorting it again would only cost memory.
+    order = " ORDER BY ptr" if len(scan.groups) > 1 else ""
+    return f"SELECT {columns} FROM ({rows}) WHERE {bounds.condition('e')}{order}"

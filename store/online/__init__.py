@@ -1,0 +1,260 @@
+"""The Redis online store: Feast's plug-in over the row codec, the write script and compiled lookups."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from feast import Entity, FeatureView, RepoConfig
+from feast.batch_feature_view import BatchFeatureView
+from feast.feature_service import FeatureService
+from feast.infra.online_stores.online_store import OnlineStore
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.infra.supported_async_methods import SupportedAsyncMethods
+from feast.online_response import OnlineResponse
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
+from feast.protos.feast.types.Value_pb2 import RepeatedValue
+from feast.protos.feast.types.Value_pb2 import Value as ValueProto
+from feast.repo_config import FeastConfigBaseModel
+from feast.stream_feature_view import StreamFeatureView
+from pydantic import StrictStr
+
+from store.clock import Clock, clock_for
+from store.errors import UnequalLengths
+from store.online.client import AsyncRedisSession, RedisSession
+from store.online.connection import RedisTarget, settings_of
+from store.online.conversations import Knowledge
+from store.online.lookup import Lookup
+from store.online.plan import OnlinePlan
+from store.online.plans import PlanCache
+from store.online.responses import online_response
+from store.online.rows import ProtoRow, entity_key_rows, online_reads, rows_to_write, stored_names, write_proto_rows
+from store.online.views import drop_project, drop_view
+
+EntityRows = list[dict[str, Any]] | Mapping[str, Sequence[Any] | RepeatedValue]
+
+
+class RedisOnlineStoreConfig(FeastConfigBaseModel):
+    """Settings of the online store in `feature_store.yaml`, under Feast's own names."""
+
+    type: StrictStr = "store.online.RedisOnlineStore"
+    """How Feast finds this plug-in."""
+
+    connection_string: StrictStr = "embedded"
+    """`embedded` for a private Redis of this repo, `host:port,password=...,ssl=true,db=0` (several hosts for
+    Cluster or Sentinel), or a `redis://` URL. The environment's `REDIS_URL` goes before it."""
+
+    redis_type: StrictStr = "redis"
+    """`redis`, `redis_cluster` or `redis_sentinel`."""
+
+    sentinel_master: StrictStr = "mymaster"
+    """The name under which Sentinel knows the master."""
+
+    key_ttl_seconds: int | None = None
+    """Seconds after its last write at which an entity key expires; None for never."""
+
+
+class RedisOnlineStore(OnlineStore):
+    """Feature rows in Redis: one hash per entity key, one packed row per feature view."""
+
+    def __init__(self) -> None:
+        self._session: RedisSession | None = None
+        self._async_sessions: dict[int, AsyncRedisSession] = {}
+        self._knowledge: dict[str, Knowledge] = {}
+        self._plans = PlanCache()
+        self._clock: Clock | None = None
+
+    @property
+    def async_supported(self) -> SupportedAsyncMethods:
+        """Which of Feast's async calls are native: reading and writing."""
+        return SupportedAsyncMethods(read=True, write=True)
+
+    def _is_versioned_read_supported(self) -> bool:
+        """Whether references like `view@v2:feature` are served: yes, as each version has a field of its own."""
+        return True
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def get_online_features(  # noqa: PLR0913 - the signature is Feast's
+        self,
+        config: RepoConfig,
+        features: list[str] | FeatureService,
+        entity_rows: EntityRows,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,  # noqa: FBT001, FBT002 - the signature is Feast's
+        include_feature_view_version_metadata: bool = False,  # noqa: FBT001, FBT002 - the signature is Feast's
+    ) -> OnlineResponse:
+        """Returns online features for some entity rows; see `store.online.plan` and `lookup`."""
+        plan = self._plans.plan(registry, project, features, full_feature_names=full_feature_names)
+        lookup = Lookup(plan, _columnar(entity_rows))
+        knowledge = self.knowledge(project)
+        self.session(config).hold(lookup.converse(knowledge))
+        return self._response(config, plan, lookup, project, with_versions=include_feature_view_version_metadata)
+
+    async def get_online_features_async(  # noqa: PLR0913 - the signature is Feast's
+        self,
+        config: RepoConfig,
+        features: list[str] | FeatureService,
+        entity_rows: EntityRows,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,  # noqa: FBT001, FBT002 - the signature is Feast's
+        include_feature_view_version_metadata: bool = False,  # noqa: FBT001, FBT002 - the signature is Feast's
+    ) -> OnlineResponse:
+        """Returns online features for some entity rows; see `store.online.plan` and `lookup`."""
+        plan = self._plans.plan(registry, project, features, full_feature_names=full_feature_names)
+        lookup = Lookup(plan, _columnar(entity_rows))
+        knowledge = self.knowledge(project)
+        session = await self.async_session(config)
+        await session.hold(lookup.converse(knowledge))
+        return self._response(config, plan, lookup, project, with_versions=include_feature_view_version_metadata)
+
+    def _response(
+        self, config: RepoConfig, plan: OnlinePlan, lookup: Lookup, project: str, *, with_versions: bool
+    ) -> OnlineResponse:
+        columns = lookup.answer(self.knowledge(project), self.clock(config).now_us())
+        return online_response(plan, lookup.entities, columns, with_versions=with_versions)
+
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKeyProto],
+        requested_features: list[str] | None = None,
+    ) -> list[tuple[datetime | None, dict[str, ValueProto] | None]]:
+        """Returns per entity key the event time and values of a view's row; (None, None) where there is none."""
+        lookup = entity_key_rows(config, table, entity_keys, requested_features)
+        knowledge = self.knowledge(config.project)
+        self.session(config).hold(lookup.converse(knowledge))
+        return online_reads(lookup, knowledge, self.clock(config).now_us())
+
+    async def online_read_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKeyProto],
+        requested_features: list[str] | None = None,
+    ) -> list[tuple[datetime | None, dict[str, ValueProto] | None]]:
+        """Returns per entity key the event time and values of a view's row; (None, None) where there is none."""
+        lookup = entity_key_rows(config, table, entity_keys, requested_features)
+        knowledge = self.knowledge(config.project)
+        session = await self.async_session(config)
+        await session.hold(lookup.converse(knowledge))
+        return online_reads(lookup, knowledge, self.clock(config).now_us())
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def online_write_batch(
+        self, config: RepoConfig, table: FeatureView, data: list[ProtoRow], progress: Callable[[int], Any] | None
+    ) -> None:
+        """Writes rows, each only if it is not older than the stored one; they count as pushed.
+
+        Raises:
+            PushedRowsError: a row whose event time lies too far in the future; nothing is written then.
+        """
+        knowledge, session = self.knowledge(config.project), self.session(config)
+        rows = rows_to_write(config, table, data, now_us=self.clock(config).now_us())
+        session.hold(write_proto_rows(knowledge, rows, config.online_store.key_ttl_seconds, session.slot_of()))
+        if progress:
+            progress(len(data))
+
+    async def online_write_batch_async(
+        self, config: RepoConfig, table: FeatureView, data: list[ProtoRow], progress: Callable[[int], Any] | None
+    ) -> None:
+        """Writes rows, each only if it is not older than the stored one; they count as pushed.
+
+        Raises:
+            PushedRowsError: a row whose event time lies too far in the future; nothing is written then.
+        """
+        knowledge, session = self.knowledge(config.project), await self.async_session(config)
+        rows = rows_to_write(config, table, data, now_us=self.clock(config).now_us())
+        await session.hold(write_proto_rows(knowledge, rows, config.online_store.key_ttl_seconds, session.slot_of()))
+        if progress:
+            progress(len(data))
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def update(  # noqa: PLR0913 - the signature is Feast's
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[BatchFeatureView | StreamFeatureView | FeatureView],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+        partial: bool,  # noqa: FBT001 - the signature is Feast's
+    ) -> None:
+        """Removes the rows of views that are no longer declared, and nothing else."""
+        del tables_to_keep, entities_to_delete, entities_to_keep, partial
+        for table in tables_to_delete:
+            for name in stored_names(config, table):
+                drop_view(self.session(config), config.project, name)
+
+    def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
+        """Removes everything of the project, by its prefix: Feast's list of tables leaves stream views out."""
+        del tables, entities
+        drop_project(self.session(config), config.project)
+        self._knowledge.pop(config.project, None)
+
+    async def initialize(self, config: RepoConfig) -> None:
+        """Connects, so that the first request finds a connection."""
+        await self.async_session(config)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        sessions, self._async_sessions = list(self._async_sessions.values()), {}
+        for session in sessions:
+            await session.close()
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    # --- what the engine and the server use ---------------------------------------------------
+
+    def session(self, config: RepoConfig) -> RedisSession:
+        """Returns the synchronous session, connecting at first use."""
+        if self._session is None:
+            self._session = RedisSession(target_of(config))
+        return self._session
+
+    async def async_session(self, config: RepoConfig) -> AsyncRedisSession:
+        """Returns the asynchronous session of the running event loop, connecting at first use."""
+        loop = asyncio.get_running_loop()
+        session = self._async_sessions.get(id(loop))
+        if session is None:
+            target = await asyncio.to_thread(target_of, config)
+            session = self._async_sessions.setdefault(id(loop), AsyncRedisSession(target))
+        return session
+
+    def clock(self, config: RepoConfig) -> Clock:
+        """Returns the repo's clock."""
+        if self._clock is None:
+            self._clock = clock_for(repo_path_of(config))
+        return self._clock
+
+    def knowledge(self, project: str) -> Knowledge:
+        """Returns what this process has learnt from Redis of a project."""
+        return self._knowledge.setdefault(project, Knowledge(project))
+
+
+def target_of(config: RepoConfig) -> RedisTarget:
+    """Returns which Redis the repo's settings and the environment name; starts the embedded one if it is that."""
+    return settings_of(config.online_store, repo_path_of(config), os.environ)
+
+
+def repo_path_of(config: RepoConfig) -> Path:
+    """Returns the repo folder, against which relative paths are resolved; the working folder where Feast names none."""
+    return Path(config.repo_path or ".").resolve()
+
+
+def _columnar(entity_rows: EntityRows) -> dict[str, Sequence[Any]]:
+    """Returns entity rows as columns."""
+    if isinstance(entity_rows, Mapping):
+        return {name: list(v.val) if isinstance(v, RepeatedValue) else v for name, v in entity_rows.items()}
+    names = list(entity_rows[0]) if entity_rows else []
+    for number, row in enumerate(entity_rows):
+        if row.keys() != set(names):
+            raise UnequalLengths(f"entity row {number} has the columns {sorted(row)}, the first has {sorted(names)}")
+    return {name: [row[name] for row in entity_rows] for name in names}

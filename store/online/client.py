@@ -1,0 +1,122 @@
+"""Holds conversations with Redis, synchronously or not; the only difference between the two is `await`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from store.online.connection import REDIS_ERRORS, RedisTarget, connect, connect_async, translate
+from store.online.conversations import Command, Conversation, Result, script
+
+SCRIPTS = ("write", "carry")
+
+
+class RedisSession:
+    """A synchronous session: one Redis client and what it is connected to."""
+
+    def __init__(self, target: RedisTarget) -> None:
+        self.target = target
+        self.client: Any = connect(target)
+
+    def hold(self, conversation: Conversation[Result]) -> Result:
+        """Returns the result of a conversation.
+
+        Raises:
+            OnlineStoreError: Redis cannot be reached, did not answer in time, or refused a command.
+        """
+        try:
+            replies: Any = None
+            while True:
+                commands = conversation.send(replies)
+                replies = self._send(commands)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        except REDIS_ERRORS as error:
+            raise translate(error, self.target) from error
+        finally:
+            conversation.close()
+
+    def _send(self, commands: list[Command]) -> list[Any]:
+        try:
+            return self._pipeline(commands)
+        except NoScriptError:
+            for name in SCRIPTS:
+                self.client.script_load(script(name)[0])
+            return self._pipeline(commands)
+
+    def _pipeline(self, commands: list[Command]) -> list[Any]:
+        if len(commands) == 1:
+            return [self.client.execute_command(*commands[0])]
+        with self.client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            replies: list[Any] = pipe.execute()
+            return replies
+
+    def slot_of(self) -> Callable[[bytes], int] | None:
+        """Returns the function from a key to its cluster slot, None where there is no cluster."""
+        return self.client.keyslot if self.target.is_cluster else None
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.client.close()
+
+
+class AsyncRedisSession:
+    """An asynchronous session of one event loop."""
+
+    def __init__(self, target: RedisTarget) -> None:
+        self.target = target
+        self.client: Any = connect_async(target)
+
+    async def hold(self, conversation: Conversation[Result]) -> Result:
+        """Returns the result of a conversation.
+
+        Raises:
+            OnlineStoreError: Redis cannot be reached, did not answer in time, or refused a command.
+        """
+        try:
+            replies: Any = None
+            while True:
+                commands = conversation.send(replies)
+                replies = await self._send(commands)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        except REDIS_ERRORS as error:
+            raise translate(error, self.target) from error
+        finally:
+            conversation.close()
+
+    async def _send(self, commands: list[Command]) -> list[Any]:
+        try:
+            return await self._pipeline(commands)
+        except NoScriptError:
+            for name in SCRIPTS:
+                await self.client.script_load(script(name)[0])
+            return await self._pipeline(commands)
+
+    async def _pipeline(self, commands: list[Command]) -> list[Any]:
+        if len(commands) == 1:
+            return [await self.client.execute_command(*commands[0])]
+        async with self.client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            replies: list[Any] = await pipe.execute()
+            return replies
+
+    def slot_of(self) -> Callable[[bytes], int] | None:
+        """Returns the function from a key to its cluster slot, None where there is no cluster."""
+        return self.client.keyslot if self.target.is_cluster else None
+
+    async def ping(self) -> None:
+        """Raises OnlineStoreError if Redis does not answer."""
+        try:
+            await self.client.ping()
+        except REDIS_ERRORS as error:
+            raise translate(error, self.target) from error
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self.client.aclose()

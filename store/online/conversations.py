@@ -1,0 +1,257 @@
+"""What is said to Redis, as generators that yield batches of commands and take the replies: no client in here.
+
+A conversation yields a list of commands, each a tuple of the command and its arguments, is sent the list of
+replies, and returns its result. The same conversation is held by the sync and the async client
+(`store.online.client`). One batch is one round trip.
+
+Every batch that reads or writes rows ends by asking which generation of each view is in force. Redis answers
+a batch in order, so if the answer is the one that was assumed, no generation was switched before the rows were
+touched; else the batch is said again for the new generation.
+"""
+
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from store.errors import OnlineStoreError, StoredRowError
+from store.kernel import keys
+from store.kernel.codec import RowLayout
+from store.kernel.coverage import Interval, ViewState
+from store.limits import PIPELINE_CALLS_MAX, SCRIPT_ROWS_MAX
+
+Command = tuple[Any, ...]
+Result = TypeVar("Result")
+Conversation = Generator[list[Command], list[Any], Result]
+SlotOf = Callable[[bytes], int]
+
+_ATTEMPTS_MAX = 5
+"""A generation is switched once per rebuild of a view, so a second switch within one request is already unheard of."""
+
+
+class Generations(NamedTuple):
+    """Which generation of a view is read, and which one is being built (0: none)."""
+
+    active: int = 1
+    building: int = 0
+
+    @classmethod
+    def parse(cls, raw: bytes | None) -> "Generations":
+        """Returns what the generation field says: `3`, or `3+4` while 4 is being built; nothing stands for 1."""
+        if raw is None:
+            return cls()
+        active, _, building = raw.partition(b"+")
+        return cls(int(active), int(building or 0))
+
+    def format(self) -> bytes:
+        """Returns the content of the generation field."""
+        return b"%d+%d" % self if self.building else b"%d" % self.active
+
+    def fields(self, view: str) -> list[bytes]:
+        """Returns the hash fields that a push has to write: that of the one read and of the one being built."""
+        return [keys.row_field(view, generation) for generation in self if generation]
+
+
+@dataclass(slots=True)
+class Knowledge:
+    """What a process has learnt from Redis of one project, kept between conversations: a cache, checked at each use."""
+
+    project: str
+    generations: dict[str, Generations] = field(default_factory=dict)
+    layouts: dict[int, RowLayout] = field(default_factory=dict)
+
+    def generations_of(self, view: str) -> Generations:
+        """Returns the last known generations of a view."""
+        return self.generations.get(view, Generations())
+
+
+@cache
+def script(name: str) -> tuple[str, str]:
+    """Returns the text of a Lua script and its SHA-1, by which Redis is asked to run it."""
+    folder = files("store.online") / "lua"
+    text = (folder / "order.lua").read_text() + (folder / f"{name}.lua").read_text()
+    return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def ask_generations(project: str, views: Sequence[str]) -> Command:
+    """Returns the command that asks which generations of some views are in force."""
+    return ("HMGET", keys.views_key(project), *(keys.generation_field(view) for view in views))
+
+
+def read_rows(
+    knowledge: Knowledge, views: Sequence[str], requests: Sequence[tuple[bytes, Sequence[str]]]
+) -> Conversation[list[list[bytes | None]]]:
+    """Returns the stored rows of some entity keys, in one round trip unless a generation was switched meanwhile.
+
+    Args:
+        knowledge: what is known of the project; updated.
+        views: all views in the requests.
+        requests: pairs (entity key, views to read for it).
+
+    Shapes: one list per request, holding one row per view of the request, None where there is none.
+    """
+    if not requests:
+        return []
+    ask = ask_generations(knowledge.project, views)
+    for _ in range(_ATTEMPTS_MAX):
+        field_of = {view: keys.row_field(view, knowledge.generations_of(view).active) for view in views}
+        replies = yield [*(("HMGET", key, *(field_of[view] for view in wanted)) for key, wanted in requests), ask]
+        if not _learn(knowledge, views, replies[-1], only_active=True):
+            return replies[:-1]
+    raise _restless(views)
+
+
+def write_rows(
+    knowledge: Knowledge, view: str, rows: Iterable[tuple[bytes, bytes]], writing: "Writing"
+) -> Conversation[int]:
+    """Writes rows into the generation that is read, and into the one being built if there is one.
+
+    Returns:
+        How many rows replaced what stood there; a row older than the stored one does not.
+    """
+    written = 0
+    remaining = iter(rows)
+    while batch := list(islice(remaining, SCRIPT_ROWS_MAX * PIPELINE_CALLS_MAX)):
+        for _ in range(_ATTEMPTS_MAX):
+            fields = knowledge.generations_of(view).fields(view)
+            calls = [call for field in fields for call in write_calls(field, batch, writing)]
+            assure = writing.assure_layout(knowledge.project)
+            replies = yield [*calls, assure, ask_generations(knowledge.project, [view])]
+            if not _learn(knowledge, [view], replies[-1], only_active=False):
+                written += sum(replies[: len(calls) // len(fields)])
+                break
+        else:
+            raise _restless([view])
+    return written
+
+
+def write_generation(
+    project: str, field: bytes, rows: Sequence[tuple[bytes, bytes]], writing: "Writing"
+) -> Conversation[int]:
+    """Writes rows of a batch run into the generation that it fills; returns how many replaced what stood there."""
+    written = 0
+    calls = list(write_calls(field, rows, writing))
+    for start in range(0, len(calls), PIPELINE_CALLS_MAX):
+        replies = yield [*calls[start : start + PIPELINE_CALLS_MAX], writing.assure_layout(project)]
+        written += sum(replies[:-1])
+    return written
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How rows are written: their layout, seconds until an entity key expires (None: never), a cluster's slots."""
+
+    schema_tag: int
+    layout: RowLayout
+    key_ttl_seconds: int | None = None
+    slot_of: SlotOf | None = None
+
+    def assure_layout(self, project: str) -> Command:
+        """Returns the command that puts the layout beside the rows again, should Redis have been emptied."""
+        return ("HSETNX", keys.layouts_key(project), self.schema_tag, self.layout.text)
+
+
+def write_calls(field: bytes, rows: Sequence[tuple[bytes, bytes]], writing: Writing) -> Iterator[Command]:
+    """Yields the script calls that write rows into one hash field, each within one slot and of bounded length."""
+    _, digest = script("write")
+    expiry = "" if writing.key_ttl_seconds is None else writing.key_ttl_seconds
+    for chunk in chunks(rows, writing.slot_of):
+        yield ("EVALSHA", digest, len(chunk), *(key for key, _ in chunk), field, expiry, *(row for _, row in chunk))
+
+
+def chunks(rows: Sequence[tuple[bytes, bytes]], slot_of: SlotOf | None) -> Iterator[Sequence[tuple[bytes, bytes]]]:
+    """Yields runs of at most SCRIPT_ROWS_MAX rows; on a cluster the keys of one run share a slot."""
+    groups: Iterable[Sequence[tuple[bytes, bytes]]] = [rows]
+    if slot_of is not None:
+        by_slot: dict[int, list[tuple[bytes, bytes]]] = {}
+        for row in rows:
+            by_slot.setdefault(slot_of(row[0]), []).append(row)
+        groups = by_slot.values()
+    for group in groups:
+        for start in range(0, len(group), SCRIPT_ROWS_MAX):
+            yield group[start : start + SCRIPT_ROWS_MAX]
+
+
+def register_layout(knowledge: Knowledge, layout: RowLayout) -> Conversation[int]:
+    """Keeps a layout beside the rows, if it is not there, and returns the schema tag that its rows carry.
+
+    Two layouts whose hashes collide get different tags: the second takes the next free number.
+    """
+    tag = layout.tag
+    key = keys.layouts_key(knowledge.project)
+    while True:
+        if (known := knowledge.layouts.get(tag)) is None:
+            text = layout.text.encode()
+            _, stored = yield [("HSETNX", key, tag, text), ("HGET", key, tag)]
+            known = knowledge.layouts[tag] = RowLayout.parse(stored.decode())
+        if known == layout:
+            return tag
+        tag = (tag + 1) % 2**32
+
+
+def load_layouts(knowledge: Knowledge, tags: Iterable[int]) -> Conversation[None]:
+    """Learns the layouts behind schema tags that are not yet known.
+
+    Raises:
+        StoredRowError: a tag without a layout, as after a partial restore.
+    """
+    unknown = [tag for tag in tags if tag not in knowledge.layouts]
+    if not unknown:
+        return
+    (texts,) = yield [("HMGET", keys.layouts_key(knowledge.project), *unknown)]
+    for tag, text in zip(unknown, texts, strict=True):
+        if text is None:
+            raise StoredRowError(
+                f"rows of project {knowledge.project!r} carry schema tag {tag}, whose layout is not in Redis; "
+                "restore the whole backup or materialize the views again"
+            )
+        knowledge.layouts[tag] = RowLayout.parse(text.decode())
+
+
+def read_state(project: str, view: str) -> Conversation[ViewState]:
+    """Returns what Redis holds of a view's generations and coverage; a fresh state where it holds nothing."""
+    fields = (keys.generation_field(view), keys.state_field(view))
+    ((generation, state),) = yield [("HMGET", keys.views_key(project), *fields)]
+    generations = Generations.parse(generation)
+    kept = json.loads(state) if state else {}
+    return ViewState(
+        generation=generations.active,
+        building=generations.building,
+        fingerprint=kept.get("fingerprint", ""),
+        coverage=tuple(Interval(*interval) for interval in kept.get("coverage", ())),
+    )
+
+
+def save_state(project: str, view: str, state: ViewState) -> Conversation[None]:
+    """Keeps a view's generations and coverage, both in one atomic step: this is what switches a generation."""
+    kept = {"fingerprint": state.fingerprint, "coverage": state.coverage}
+    yield [
+        (
+            "HSET",
+            keys.views_key(project),
+            keys.generation_field(view),
+            Generations(state.generation, state.building).format(),
+            keys.state_field(view),
+            json.dumps(kept),
+        )
+    ]
+
+
+def _learn(knowledge: Knowledge, views: Sequence[str], replies: Sequence[bytes | None], *, only_active: bool) -> bool:
+    """Takes in which generations are in force; returns whether what was assumed of them was wrong."""
+    is_wrong = False
+    for view, raw in zip(views, replies, strict=True):
+        assumed, actual = knowledge.generations_of(view), Generations.parse(raw)
+        is_wrong |= assumed.active != actual.active if only_active else assumed != actual
+        knowledge.generations[view] = actual
+    return is_wrong
+
+
+def _restless(views: Sequence[str]) -> OnlineStoreError:
+    return OnlineStoreError(
+        f"the generations of {list(views)!r} were switched {_ATTEMPTS_MAX} times within one request; try again"
+    )

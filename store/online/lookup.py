@@ -1,0 +1,250 @@
+"""One lookup, from entity columns to answer columns: what to read, and what the replies mean."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from store.errors import EntityRowsError, InputError, MissingJoinKey, StoredRowError, TooLarge, UnequalLengths, WrongType
+from store.feast_values import plain_from_python, plain_from_request, python_from_plain
+from store.kernel.codec import RowTimes, decode_header
+from store.kernel.definitions import Column
+from store.kernel.values import ABSENT
+from store.limits import LOOKUP_KEYS_MAX, LOOKUP_VALUES_MAX
+from store.online.conversations import Conversation, Knowledge, load_layouts, read_rows
+from store.online.plan import OnDemandRead, OnlinePlan, ViewRead
+
+PRESENT, NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE = "PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"
+
+
+@dataclass(slots=True)
+class AnswerColumn:
+    """One column of an answer, one entry per entity row.
+
+    Shapes: `values` are plain values, None unless the status is PRESENT; `event_times` are None where no row
+    was found, and for entity columns and computed features.
+    """
+
+    values: list[Any]
+    statuses: list[str]
+    event_times: list[RowTimes | None]
+
+
+class Lookup:
+    """One lookup by a compiled plan; `converse` is held with Redis, then `answer` gives the columns."""
+
+    def __init__(self, plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> None:
+        """Checks the entity columns against the plan.
+
+        Raises:
+            MissingJoinKey, UnequalLengths, EntityRowsError, WrongType, TooLarge: as their names say.
+        """
+        self.plan = plan
+        self.row_count = _row_count(plan, entities)
+        self.entities = _checked_entities(plan, entities)
+        self._reads, self._requests = _requests(plan, self.entities, self.row_count)
+        self._rows: list[list[bytes | None]] = []
+
+    def converse(self, knowledge: Knowledge) -> Conversation[None]:
+        """Reads the stored rows, and the layouts that are not yet known."""
+        views = [read.definition.name for read in self.plan.views]
+        self._rows = yield from read_rows(knowledge, list(dict.fromkeys(views)), self._requests)
+        tags = {decode_header(row).schema_tag for rows in self._rows for row in rows if row is not None}
+        yield from load_layouts(knowledge, sorted(tags))
+
+    def answer(self, knowledge: Knowledge, now_us: int) -> list[AnswerColumn]:
+        """Returns one column per column of the plan.
+
+        Args:
+            knowledge: with the layouts of all rows read.
+            now_us: the request time, from which ages are counted.
+        """
+        columns: list[AnswerColumn | None] = [None] * len(self.plan.columns)
+        for read, (request_of_row, position) in zip(self.plan.views, self._reads, strict=True):
+            missing = _missing_row(read)
+            row_of: dict[int | None, Row] = {None: missing}
+            for i in request_of_row:
+                if i not in row_of:
+                    assert i is not None
+                    row_of[i] = read_row(read, self._rows[i][position], knowledge, now_us) or missing
+            found = [row_of[i] for i in request_of_row]
+            for n, slot in enumerate(read.slots):
+                columns[slot] = AnswerColumn(
+                    [row.values[n] for row in found], [row.statuses[n] for row in found], [row.times for row in found]
+                )
+        for computed in self.plan.on_demand:
+            self._compute(computed, columns)
+        return [column for column in columns if column is not None]
+
+    def _compute(self, read: OnDemandRead, columns: list[AnswerColumn | None]) -> None:
+        """Runs one on-demand view over the columns read and puts its results among them."""
+        inputs: dict[str, list[Any]] = {}
+        for column in (*self.plan.entity_columns.values(), *self.plan.request_columns.values()):
+            inputs[column.name] = [python_from_plain(v, column.type_name) for v in self.entities[column.name]]
+        for name, place in read.inputs:
+            source = columns[place]
+            assert source is not None
+            type_name = self.plan.columns[place].type_name
+            inputs[name] = [python_from_plain(value, type_name) for value in source.values]
+        results = run_on_demand(read.view, inputs, self.row_count)
+        for name, place in read.outputs:
+            values = plain_from_python(results[name], self.plan.columns[place].type_name)
+            statuses = [NULL_VALUE if value is None else PRESENT for value in values]
+            columns[place] = AnswerColumn(values, statuses, [None] * self.row_count)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one stored row says at request time: one value and status per wanted feature."""
+
+    values: Sequence[Any]
+    statuses: Sequence[str]
+    times: RowTimes | None
+
+
+def _missing_row(read: ViewRead) -> Row:
+    count = len(read.wanted)
+    return Row((None,) * count, (NOT_FOUND,) * count, None)
+
+
+def read_row(read: ViewRead, row: bytes | None, knowledge: Knowledge, now_us: int) -> Row | None:
+    """Returns what one stored row says at request time, None where there is no row."""
+    if row is None:
+        return None
+    header = decode_header(row)
+    if read.ttl_us and header.times.event_us < now_us - read.ttl_us:
+        count = len(read.wanted)
+        return Row((None,) * count, (OUTSIDE_MAX_AGE,) * count, header.times)
+    try:
+        values = read.decoder(header.schema_tag, knowledge.layouts).decode(row, header.body_start)
+    except StoredRowError as error:
+        raise StoredRowError(f"feature view {read.name!r}: {error}") from error
+    statuses = [NOT_FOUND if v is ABSENT else NULL_VALUE if v is None else PRESENT for v in values]
+    return Row([None if v is ABSENT else v for v in values], statuses, header.times)
+
+
+def run_on_demand(view: Any, inputs: Mapping[str, list[Any]], row_count: int) -> Mapping[str, list[Any]]:
+    """Returns the outputs of an on-demand view's function over some rows.
+
+    Raises:
+        InputError: the function failed, or gave another number of rows than it was given.
+    """
+    if row_count == 0:
+        return {feature.name: [] for feature in view.features}
+    try:
+        if view.mode == "python":
+            given = {name: values[0] for name, values in inputs.items()} if view.singleton else dict(inputs)
+            results: Any = _each_row(view, inputs, row_count) if view.singleton else view.transform_dict(given)
+        else:
+            import pyarrow as pa
+
+            results = view.transform_arrow(pa.Table.from_pydict(dict(inputs))).to_pydict()
+    except Exception as error:  # A user's function may raise anything; it becomes an error that names the view.
+        raise InputError(
+            f"on-demand feature view {view.name!r} failed: {type(error).__name__}: {error}; "
+            "its function must cope with missing values"
+        ) from error
+    for feature in view.features:
+        if len(results.get(feature.name, ())) != row_count:
+            raise InputError(
+                f"on-demand feature view {view.name!r}: its function gave {len(results.get(feature.name, ()))} values "
+                f"of {feature.name!r} for {row_count} rows; it must give one per row"
+            )
+    return dict(results)
+
+
+def _each_row(view: Any, inputs: Mapping[str, list[Any]], row_count: int) -> dict[str, list[Any]]:
+    rows = [view.transform_dict({name: values[i] for name, values in inputs.items()}) for i in range(row_count)]
+    return {feature.name: [row[feature.name] for row in rows] for feature in view.features}
+
+
+def _row_count(plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> int:
+    lengths = {name: len(values) for name, values in entities.items()}
+    if len(set(lengths.values())) > 1:
+        raise UnequalLengths(f"entity columns have different lengths: {lengths}; give one value per entity row in each")
+    # Without any key or request field, a lookup asks for the one row of entity-less views.
+    needs_columns = bool(plan.entity_columns or plan.request_columns)
+    count = next(iter(lengths.values()), 0 if needs_columns else 1)
+    if count > LOOKUP_KEYS_MAX:
+        raise TooLarge(f"{count} entity rows asked for, at most {LOOKUP_KEYS_MAX} are allowed; split the request")
+    if count * len(plan.columns) > LOOKUP_VALUES_MAX:
+        raise TooLarge(
+            f"{count} entity rows x {len(plan.columns)} features is more than {LOOKUP_VALUES_MAX} values; "
+            "split the request"
+        )
+    return count
+
+
+def _checked_entities(plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Returns the entity columns as plain values, in the request's order.
+
+    A column that nothing asks for is refused: it is mostly a misspelt one.
+    """
+    known: dict[str, Column] = {**plan.request_columns, **plan.entity_columns}
+    for read in plan.views:
+        for column in read.key_columns:
+            if column not in entities:
+                raise MissingJoinKey(
+                    f"feature view {read.name!r}: join key {column!r} is missing from the entity columns "
+                    f"(got {sorted(entities)}); add the column or rename it"
+                )
+    for name in plan.request_columns:
+        if name not in entities:
+            raise MissingJoinKey(
+                f"request field {name!r} of an on-demand feature view is missing from the entity columns "
+                f"(got {sorted(entities)}); add the column"
+            )
+    checked = {}
+    for name, values in entities.items():
+        if (column := known.get(name)) is None:  # type: ignore[assignment]
+            raise EntityRowsError(
+                f"entity column {name!r} is neither a join key nor a request field of the features asked for "
+                f"(those are {sorted(known)}); remove it or correct its name"
+            )
+        checked[name] = plain_from_request(column, values)
+    return checked
+
+
+RequestOfRow = list[int | None]
+
+
+def _requests(
+    plan: OnlinePlan, entities: Mapping[str, list[Any]], row_count: int
+) -> tuple[list[tuple[RequestOfRow, int]], list[tuple[bytes, list[str]]]]:
+    """Returns, per view, which request answers each entity row and where in it, and the requests themselves.
+
+    Views with the same keys share requests, and so do equal keys, however often they are asked for.
+    """
+    reads: list[tuple[RequestOfRow, int]] = []
+    requests: list[tuple[bytes, list[str]]] = []
+    request_of_key: dict[bytes, int] = {}
+    groups: dict[tuple[Any, ...], tuple[RequestOfRow, list[str]]] = {}
+    for read in plan.views:
+        group_key = (read.encoder.names, read.key_columns, tuple(c.type_name for c in read.definition.join_keys))
+        if group_key not in groups:
+            views: list[str] = []
+            request_of_row: RequestOfRow = []
+            for key in _keys(read, entities, row_count):
+                if key is None:
+                    request_of_row.append(None)
+                    continue
+                if key not in request_of_key:
+                    request_of_key[key] = len(requests)
+                    requests.append((key, views))
+                request_of_row.append(request_of_key[key])
+            groups[group_key] = (request_of_row, views)
+            request_of_key = {}
+        request_of_row, views = groups[group_key]
+        reads.append((request_of_row, len(views)))
+        views.append(read.definition.name)
+    return reads, requests
+
+
+def _keys(read: ViewRead, entities: Mapping[str, list[Any]], row_count: int) -> list[bytes | None]:
+    columns = [entities[column] for column in read.key_columns]
+    encode = read.encoder.encode
+    if not columns:
+        return [encode(())] * row_count
+    try:
+        return [encode(values) for values in zip(*columns, strict=True)]
+    except WrongType as error:
+        raise WrongType(f"feature view {read.name!r}: {error}") from error

@@ -1,0 +1,41 @@
+-- Which of two rows stands. This text goes before each script that needs it.
+-- The header is that of store/kernel/codec.py. Numbers stay below 2^53, where Lua's are exact, because
+-- every 64-bit time is taken apart into two halves; strings are not compared, as that follows the locale.
+
+local VERSION, HAS_CREATED, HAS_NANOSECONDS, PUSHED = 1, 1, 2, 4
+
+local function has(flags, bit_value)
+  return flags % (2 * bit_value) >= bit_value
+end
+
+local function order_of(row)
+  local flags = string.byte(row, 2)
+  local event_high, event_low = struct.unpack('>I4I4', row, 7)
+  local position, created_high, created_low, event_ns, created_ns = 15, -1, -1, 0, 0
+  if has(flags, HAS_CREATED) then
+    created_high, created_low = struct.unpack('>I4I4', row, position)
+    position = position + 8
+  end
+  if has(flags, HAS_NANOSECONDS) then
+    event_ns, created_ns = struct.unpack('>I2I2', row, position)
+  end
+  return { event_high, event_low, event_ns, created_high, created_low, created_ns }, has(flags, PUSHED)
+end
+
+local function stands_against(stored, incoming)
+  local stored_order, stored_pushed = order_of(stored)
+  local incoming_order, incoming_pushed = order_of(incoming)
+  for i = 1, 6 do
+    if stored_order[i] ~= incoming_order[i] then
+      return stored_order[i] > incoming_order[i]
+    end
+  end
+  return stored_pushed and not incoming_pushed
+end
+
+local function checked(row)
+  if row and string.byte(row, 1) ~= VERSION then
+    error('stored row has format version ' .. string.byte(row, 1) .. ', this script writes ' .. VERSION)
+  end
+  return row
+end

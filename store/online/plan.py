@@ -1,0 +1,260 @@
+"""A feature service or feature list, compiled once into what a lookup does: keys, fields, decoders, output.
+
+Feast's registry objects are read here and nowhere on a request's way.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from feast.base_feature_view import BaseFeatureView
+from feast.errors import FeastObjectNotFoundException, FeatureViewNotFoundException
+from feast.feature_service import FeatureService
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.on_demand_feature_view import OnDemandFeatureView
+from feast.utils import _parse_feature_ref
+
+from store.definitions_from_feast import column_of, ttl_us, view_definition
+from store.errors import InputError, TooLarge, UnknownObject
+from store.kernel.codec import Decoder, RowLayout
+from store.kernel.definitions import Column, ViewDefinition
+from store.kernel.keys import EntityKeyEncoder, entity_key_encoder
+from store.limits import LOOKUP_FEATURES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRead:
+    """What a lookup reads of one view.
+
+    Attributes:
+        name: the view as the request calls it (its alias, and `@v2` for a version).
+        definition: the view as stored.
+        encoder: of its entity keys.
+        key_columns: for each join key of the encoder, the request's entity column that holds it.
+        wanted: the features to read; `slots` are their places among the plan's columns.
+        version: the number that Feast gives the definition, 0 if it gives none.
+    """
+
+    name: str
+    definition: ViewDefinition
+    encoder: EntityKeyEncoder
+    key_columns: tuple[str, ...]
+    wanted: tuple[Column, ...]
+    slots: tuple[int, ...]
+    ttl_us: int
+    version: int
+    decoders: dict[int, Decoder] = field(default_factory=dict)
+
+    def decoder(self, schema_tag: int, layouts: Mapping[int, RowLayout]) -> Decoder:
+        """Returns the decoder for rows with a schema tag, whose layout must be known."""
+        decoder = self.decoders.get(schema_tag)
+        if decoder is None:
+            decoder = self.decoders[schema_tag] = layouts[schema_tag].decoder(self.wanted)
+        return decoder
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandRead:
+    """One on-demand view to compute: its function's output columns and where they go among the plan's columns."""
+
+    view: OnDemandFeatureView
+    outputs: tuple[tuple[str, int], ...]
+    inputs: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OnlinePlan:
+    """A compiled lookup.
+
+    Attributes:
+        entity_columns: the join keys, by the name that the request uses, that must be given.
+        request_columns: the request data that on-demand views need and that must be given.
+        columns: all feature columns, read or computed.
+        names: the name of each column in the answer.
+        outputs: the columns that the caller asked for, in that order.
+    """
+
+    entity_columns: Mapping[str, Column]
+    request_columns: Mapping[str, Column]
+    views: tuple[ViewRead, ...]
+    on_demand: tuple[OnDemandRead, ...]
+    columns: tuple[Column, ...]
+    names: tuple[str, ...]
+    outputs: tuple[int, ...]
+
+
+def compile_plan(
+    registry: BaseRegistry, project: str, features: Sequence[str] | FeatureService, *, full_feature_names: bool
+) -> OnlinePlan:
+    """Returns the plan of a feature service or of a list of references `view:feature`.
+
+    Raises:
+        UnknownObject: a view, feature or service that is not registered.
+        InputError: no features, a malformed reference, or two features that would have the same name.
+    """
+    return _Compiler(registry, project, full_feature_names=full_feature_names).compile(features)
+
+
+class _Compiler:
+    """Collects what is asked of each view, then lays it out."""
+
+    def __init__(self, registry: BaseRegistry, project: str, *, full_feature_names: bool) -> None:
+        self._registry = registry
+        self._project = project
+        self._is_versioned = bool(getattr(registry, "enable_online_versioning", False))
+        self._full_feature_names = full_feature_names
+        self._views: dict[str, Any] = {}
+        self._places: dict[tuple[str, str], int] = {}
+        self._columns: list[Column] = []
+        self._names: list[str] = []
+
+    def compile(self, features: Sequence[str] | FeatureService) -> OnlinePlan:
+        asked = self._service_features(features) if isinstance(features, FeatureService) else self._listed(features)
+        if not asked:
+            raise InputError("no features asked for; give a feature service or references like 'view:feature'")
+        if len(asked) > LOOKUP_FEATURES_MAX:
+            raise TooLarge(f"{len(asked)} features asked for, at most {LOOKUP_FEATURES_MAX} are allowed; split the request")
+        outputs = tuple(self._place(view_name, feature) for view_name, feature in asked)
+        self._refuse_equal_names(asked, outputs)
+        on_demand = tuple(self._on_demand_reads())
+        views = tuple(self._view_reads())
+        request_columns = {
+            name: Column(name, value_type.name)
+            for read in on_demand
+            for name, value_type in read.view.get_request_data_schema().items()
+        }
+        entity_columns = {
+            column: Column(column, join_key.type_name)
+            for read in views
+            for column, join_key in zip(read.key_columns, _sorted_join_keys(read), strict=True)
+        }
+        return OnlinePlan(
+            entity_columns, request_columns, views, on_demand, tuple(self._columns), tuple(self._names), outputs
+        )
+
+    def _service_features(self, service: FeatureService) -> list[tuple[str, str]]:
+        try:
+            registered = self._registry.get_feature_service(service.name, self._project, allow_cache=True)
+        except FeastObjectNotFoundException as error:
+            raise UnknownObject(
+                f"feature service {service.name!r} is not registered in project {self._project!r}; "
+                "run 'feast apply' or correct the name"
+            ) from error
+        asked = []
+        for projection in registered.feature_view_projections:
+            view = self._load(projection.name, projection.version_tag)
+            name = projection.name_to_use()
+            self._views[name] = view.with_projection(projection)
+            asked += [(name, feature.name) for feature in projection.features]
+        return asked
+
+    def _listed(self, references: Sequence[str]) -> list[tuple[str, str]]:
+        asked = []
+        for reference in references:
+            try:
+                view_name, version, feature = _parse_feature_ref(reference)
+            except ValueError as error:
+                raise InputError(f"feature reference {reference!r} is malformed; write it as 'view:feature'") from error
+            name = view_name if version is None else f"{view_name}@v{version}"
+            if name not in self._views:
+                self._views[name] = self._load(view_name, version)
+            asked.append((name, feature))
+        return asked
+
+    def _load(self, name: str, version: int | None) -> Any:
+        try:
+            if version is None:
+                view = self._registry.get_any_feature_view(name, self._project, allow_cache=True)
+            else:
+                view = self._registry.get_feature_view_by_version(name, self._project, version, allow_cache=True)
+                view.projection.version_tag = version
+        except (FeatureViewNotFoundException, FeastObjectNotFoundException) as error:
+            raise UnknownObject(
+                f"feature view {name!r} is not registered in project {self._project!r}; "
+                "run 'feast apply' or correct the name"
+            ) from error
+        if not getattr(view, "enabled", True):
+            raise InputError(f"feature view {name!r} is disabled; enable it with 'feast feature-views enable {name}'")
+        return view
+
+    def _place(self, view_name: str, feature: str) -> int:
+        """Returns the place of a feature's column, giving it one if it has none."""
+        known = self._places.get((view_name, feature))
+        if known is not None:
+            return known
+        view = self._views[view_name]
+        found = next((f for f in view.projection.features if f.name == feature), None)
+        if found is None:
+            known_names = sorted(f.name for f in view.projection.features)
+            raise UnknownObject(
+                f"feature view {view_name!r} has no feature {feature!r}; it has {', '.join(known_names[:20])}"
+            )
+        self._places[view_name, feature] = place = len(self._columns)
+        self._columns.append(column_of(found))
+        self._names.append(f"{view_name}__{feature}" if self._full_feature_names else feature)
+        return place
+
+    def _refuse_equal_names(self, asked: Sequence[tuple[str, str]], outputs: Sequence[int]) -> None:
+        seen: dict[str, str] = {}
+        for (view_name, feature), place in zip(asked, outputs, strict=True):
+            reference, name = f"{view_name}:{feature}", self._names[place]
+            if name in seen:
+                remedy = "ask for it once" if seen[name] == reference else "set full_feature_names"
+                raise InputError(f"features {seen[name]!r} and {reference!r} would both be called {name!r}; {remedy}")
+            seen[name] = reference
+
+    def _on_demand_reads(self) -> list[OnDemandRead]:
+        reads = []
+        for view_name in [name for name, view in self._views.items() if _is_computed(view)]:
+            view = self._views[view_name]
+            outputs = tuple((f, place) for (name, f), place in self._places.items() if name == view_name)
+            inputs: list[tuple[str, int]] = []
+            for projection in view.source_feature_view_projections.values():
+                source_name = projection.name_to_use()
+                if source_name not in self._views:
+                    self._views[source_name] = self._load(projection.name, None).with_projection(projection)
+                for feature in projection.features:
+                    place = self._place_source(source_name, projection, feature.name)
+                    inputs += [(feature.name, place), (f"{projection.name}__{feature.name}", place)]
+            reads.append(OnDemandRead(view, outputs, tuple(inputs)))
+        return reads
+
+    def _place_source(self, source_name: str, projection: Any, feature: str) -> int:
+        """Returns the place of an on-demand view's input, also where the caller's own projection leaves it out."""
+        view = self._views[source_name]
+        if all(f.name != feature for f in view.projection.features):
+            missing = next(f for f in projection.features if f.name == feature)
+            view.projection.features = [*view.projection.features, missing]
+        return self._place(source_name, feature)
+
+    def _view_reads(self) -> list[ViewRead]:
+        reads = []
+        for view_name, view in self._views.items():
+            places = [(f, place) for (name, f), place in self._places.items() if name == view_name]
+            if _is_computed(view) or not places:
+                continue
+            definition = view_definition(self._project, view, is_versioned=self._is_versioned)
+            encoder = entity_key_encoder(self._project, definition.join_keys)
+            join_key_map = view.projection.join_key_map
+            reads.append(
+                ViewRead(
+                    name=view_name,
+                    definition=definition,
+                    encoder=encoder,
+                    key_columns=tuple(join_key_map.get(name, name) for name in encoder.names),
+                    wanted=tuple(self._columns[place] for _, place in places),
+                    slots=tuple(place for _, place in places),
+                    ttl_us=ttl_us(view),
+                    version=getattr(view, "current_version_number", None) or 0,
+                )
+            )
+        return reads
+
+
+def _is_computed(view: BaseFeatureView) -> bool:
+    """Whether a view is computed at request time; an on-demand view that is stored at write time is read like others."""
+    return isinstance(view, OnDemandFeatureView) and not view.write_to_online_store
+
+
+def _sorted_join_keys(read: ViewRead) -> list[Column]:
+    return sorted(read.definition.join_keys, key=lambda column: column.name)

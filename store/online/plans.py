@@ -1,0 +1,62 @@
+"""Compiled plans, kept as long as the registry that they were compiled from is the current one."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+from feast.feature_service import FeatureService
+from feast.infra.registry.base_registry import BaseRegistry
+
+from store.limits import PLANS_MAX
+from store.online.plan import OnlinePlan, compile_plan
+
+
+class PlanCache:
+    """The least recently used plans go first; all go when the registry has changed."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._version: Any = None
+        self._plans: OrderedDict[tuple[Any, ...], OnlinePlan] = OrderedDict()
+
+    def plan(
+        self,
+        registry: BaseRegistry,
+        project: str,
+        features: Sequence[str] | FeatureService,
+        *,
+        full_feature_names: bool,
+    ) -> OnlinePlan:
+        """Returns the plan of a feature service or list, compiling it if it is not there.
+
+        Raises:
+            UnknownObject, InputError: as `compile_plan`.
+        """
+        what = ("service", features.name) if isinstance(features, FeatureService) else ("list", *features)
+        key = (project, full_feature_names, *what)
+        with self._lock:
+            if self._is_current(registry) and key in self._plans:
+                self._plans.move_to_end(key)
+                return self._plans[key]
+        plan = compile_plan(registry, project, features, full_feature_names=full_feature_names)
+        version = _version_of(registry)
+        with self._lock:
+            if version is not None:
+                if version != self._version:
+                    self._plans.clear()
+                    self._version = version
+                self._plans[key] = plan
+                while len(self._plans) > PLANS_MAX:
+                    self._plans.popitem(last=False)
+        return plan
+
+    def _is_current(self, registry: BaseRegistry) -> bool:
+        is_valid = getattr(registry, "is_cache_valid", None)
+        return callable(is_valid) and is_valid() and self._version == _version_of(registry)
+
+
+def _version_of(registry: BaseRegistry) -> Any:
+    """Returns what tells one state of a registry from another, None where a registry cannot tell."""
+    loaded = getattr(registry, "cached_registry_proto_created", None)
+    return None if loaded is None else (id(registry), loaded)

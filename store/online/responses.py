@@ -1,0 +1,103 @@
+"""The columns of a lookup as Feast's response message, or as values ready for JSON."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from feast.online_response import OnlineResponse
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
+from feast.value_type import ValueType
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from store.clock import from_us
+from store.feast_values import json_converter, proto_from_plain
+from store.kernel.codec import RowTimes
+from store.kernel.definitions import Column
+from store.online.lookup import NULL_VALUE, PRESENT, AnswerColumn
+from store.online.plan import OnlinePlan
+from store.requests import LookupAnswer
+
+_STATUS_CODES = {name: FieldStatus.Value(name) for name in ("PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE")}
+Answered = tuple[str, Column, AnswerColumn]
+
+
+def answered(plan: OnlinePlan, entities: Mapping[str, list[Any]], columns: Sequence[AnswerColumn]) -> list[Answered]:
+    """Returns the columns of the answer: join keys as given, then the features asked for, each with its name."""
+    result: list[Answered] = []
+    for name, column in plan.entity_columns.items():
+        values = entities[name]
+        statuses = [NULL_VALUE if value is None else PRESENT for value in values]
+        result.append((name, column, AnswerColumn(values, statuses, [None] * len(values))))
+    result += [(plan.names[place], plan.columns[place], columns[place]) for place in plan.outputs]
+    return result
+
+
+def online_response(
+    plan: OnlinePlan, entities: Mapping[str, list[Any]], columns: Sequence[AnswerColumn], *, with_versions: bool
+) -> OnlineResponse:
+    """Returns Feast's response object; where no row was found the event timestamp message is empty."""
+    response = GetOnlineFeaturesResponse()
+    types: dict[str, ValueType] = {}
+    stamps: dict[RowTimes | None, Timestamp] = {None: Timestamp()}
+    for name, column, answer in answered(plan, entities, columns):
+        response.metadata.feature_names.val.append(name)
+        types[name] = ValueType[column.type_name]
+        vector = response.results.add()
+        vector.values.extend(proto_from_plain(value, column.type_name) for value in answer.values)
+        vector.statuses.extend(_STATUS_CODES[status] for status in answer.statuses)
+        vector.event_timestamps.extend(_stamp(times, stamps) for times in answer.event_times)
+    if with_versions:
+        for view, version in view_versions(plan).items():
+            response.metadata.feature_view_metadata.add(name=view, version=version)
+    return OnlineResponse(response, feature_types=types)
+
+
+def _stamp(times: RowTimes | None, stamps: dict[RowTimes | None, Timestamp]) -> Timestamp:
+    if times not in stamps:
+        assert times is not None
+        seconds, micros = divmod(times.event_us, 1_000_000)
+        stamps[times] = Timestamp(seconds=seconds, nanos=micros * 1_000 + times.event_ns)
+    return stamps[times]
+
+
+def view_versions(plan: OnlinePlan) -> dict[str, int]:
+    """Returns the definition's number of each view read."""
+    return {read.definition.name: read.version for read in plan.views}
+
+
+def lookup_answer(
+    plan: OnlinePlan,
+    entities: Mapping[str, list[Any]],
+    columns: Sequence[AnswerColumn],
+    request_time: datetime,
+) -> LookupAnswer:
+    """Returns the columns as values ready for JSON."""
+    names, values, statuses, event_timestamps = [], [], [], []
+    stamps: dict[RowTimes | None, str | None] = {None: None}
+    for name, column, answer in answered(plan, entities, columns):
+        convert = json_converter(column.type_name)
+        names.append(name)
+        values.append(
+            answer.values if convert is None else [None if v is None else convert(v) for v in answer.values]
+        )
+        statuses.append(answer.statuses)
+        for times in answer.event_times:
+            if times not in stamps:
+                assert times is not None
+                stamps[times] = rfc3339(times)
+        event_timestamps.append([stamps[times] for times in answer.event_times])
+    return LookupAnswer(names, values, statuses, event_timestamps, request_time, view_versions(plan))
+
+
+def rfc3339(times: RowTimes) -> str:
+    """Returns an event time like `2013-07-01T12:00:00Z`, with as many of 0, 3, 6, 9 decimals as it needs.
+
+    Source: the protobuf JSON mapping of Timestamp, which Feast's server uses.
+    """
+    instant = from_us(times.event_us)
+    nanos = instant.microsecond * 1_000 + times.event_ns
+    digits = f"{nanos:09d}" if nanos else ""
+    while digits.endswith("000"):
+        digits = digits[:-3]
+    whole = instant.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+    return f"{whole}{'.' if digits else ''}{digits}Z"

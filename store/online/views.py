@@ -1,0 +1,119 @@
+"""Whole views in Redis: their lease, the switch of generations, and dropping, in bounded batches."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from redis.exceptions import LockError
+
+from store.errors import MaterializationBusy
+from store.kernel import keys
+from store.limits import LEASE_SECONDS, PIPELINE_CALLS_MAX, SCAN_COUNT, SCRIPT_ROWS_MAX
+from store.online.client import RedisSession
+from store.online.connection import REDIS_ERRORS, translated
+from store.online.conversations import Command, Conversation, chunks, read_state, script
+
+_BATCH_KEYS = SCRIPT_ROWS_MAX * PIPELINE_CALLS_MAX
+
+
+@contextmanager
+def lease(session: RedisSession, project: str, view: str) -> Iterator[None]:
+    """Holds the lease on the materialization of one view; a thread renews it until the block ends.
+
+    Raises:
+        MaterializationBusy: another run holds it. A killed run's lease lapses after `LEASE_SECONDS`.
+    """
+    lock: Any = session.client.lock(
+        keys.lease_key(project, view), timeout=LEASE_SECONDS, blocking=False, thread_local=False
+    )
+    with translated(session.target):
+        is_held = lock.acquire()
+    if not is_held:
+        raise MaterializationBusy(
+            f"feature view {view!r} is being materialized by another run; wait for it to end "
+            f"(the lease of a killed run lapses after {LEASE_SECONDS} s)"
+        )
+    ended = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(lock, ended), name=f"lease-{view}", daemon=True)
+    renewal.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewal.join()
+        try:
+            lock.release()
+        except (LockError, *REDIS_ERRORS):
+            # It has lapsed, or Redis is gone and it will: nothing of ours is left to free.
+            return
+
+
+def _renew(lock: Any, ended: threading.Event) -> None:
+    while not ended.wait(LEASE_SECONDS / 3):
+        try:
+            lock.reacquire()
+        except (LockError, *REDIS_ERRORS):
+            # Writes are conditional and a generation is switched by its number, so a second run does no harm.
+            return
+
+
+def carry_pushed(session: RedisSession, project: str, view: str, *, active: int, building: int) -> int:
+    """Carries rows that came by push into the generation being built; returns how many."""
+    _, digest = script("carry")
+    fields = keys.row_field(view, active), keys.row_field(view, building)
+    carried = 0
+    for batch in _entity_keys(session, project):
+        rows = [(key, b"") for key in batch]
+        calls: list[Command] = [
+            ("EVALSHA", digest, len(chunk), *(key for key, _ in chunk), *fields)
+            for chunk in chunks(rows, session.slot_of())
+        ]
+        carried += sum(session.hold(_say(calls)))
+    return carried
+
+
+def drop_generations(session: RedisSession, project: str, view: str, generations: range) -> None:
+    """Removes the rows of some generations of a view; entity keys without any row left go with them."""
+    fields = [keys.row_field(view, generation) for generation in generations]
+    if fields:
+        for batch in _entity_keys(session, project):
+            session.hold(_say([("HDEL", key, *fields) for key in batch]))
+
+
+def drop_view(session: RedisSession, project: str, view: str) -> None:
+    """Removes all rows of a view and what is known of it; another view or project loses nothing.
+
+    What is known goes last, so that a killed removal is finished by the next.
+    """
+    state = session.hold(read_state(project, view))
+    drop_generations(session, project, view, range(1, max(state.generation, state.building) + 1))
+    known = (keys.generation_field(view), keys.state_field(view))
+    session.hold(_say([("HDEL", keys.views_key(project), *known)]))
+
+
+def drop_project(session: RedisSession, project: str) -> None:
+    """Removes every key of a project."""
+    pattern = keys.project_pattern(project)
+    for batch in _scan(session, pattern):
+        session.hold(_say([("UNLINK", key) for key in batch]))
+
+
+def _say(commands: list[Command]) -> Conversation[list[Any]]:
+    replies: list[Any] = yield commands
+    return replies
+
+
+def _entity_keys(session: RedisSession, project: str) -> Iterator[list[bytes]]:
+    return _scan(session, keys.entity_keys_pattern(project))
+
+
+def _scan(session: RedisSession, pattern: bytes) -> Iterator[list[bytes]]:
+    found = session.client.scan_iter(match=pattern, count=SCAN_COUNT)
+    while True:
+        with translated(session.target):
+            batch = list(islice(found, _BATCH_KEYS))
+        if not batch:
+            return
+        yield batch

@@ -1,0 +1,158 @@
+"""A push from its body to rows: checked whole, encoded per view for Redis, kept as a table for landing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+
+import pyarrow as pa
+from feast.infra.offline_stores.file_source import FileSource
+from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
+from feast.repo_config import RepoConfig
+from feast.types import from_feast_to_pyarrow_type
+
+from store.arrow_rows import EVENT_US, TIME_COLUMNS, encode_batch, encode_columns, with_time_columns
+from store.clock import from_us
+from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_windows, view_definition
+from store.errors import PushedRowsError
+from store.feast_values import plain_from_arrow, plain_from_python
+from store.kernel.codec import RowLayout, RowTimes
+from store.kernel.values import is_opaque
+from store.limits import PUSH_FUTURE_SECONDS_MAX
+from store.offline.sources import file_source, open_source
+from store.online.rows import ViewWrite
+from store.pushed import checked_table
+from store.requests import PushRequest
+
+PUSH_TARGETS = frozenset({"online", "offline", "online_and_offline"})
+_STAMP = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A checked push: what goes into Redis per view, and what lands per batch source (one view each names it)."""
+
+    row_count: int
+    writes: tuple[ViewWrite, ...] = ()
+    landings: tuple[tuple[Any, pa.Table], ...] = ()
+
+
+def checked_push(config: RepoConfig, request: PushRequest, views: Sequence[Any], now_us: int) -> Push:
+    """Returns a push whose every row fits the batch source of the views that it feeds.
+
+    A created timestamp column that is not given is filled with `now_us`, the instant of arrival.
+
+    Raises:
+        PushedRowsError: a column or row that does not fit, or a row from the future.
+        SourceError: the batch source cannot be read.
+    """
+    what = f"push source {request.push_source_name!r}"
+    for view in views:
+        refuse_windows(view)
+    source = file_source(batch_source_of(views[0]), f"feature view {views[0].name!r}")
+    schema = open_source(config, source).schema
+    in_file = {name_in_view: name for name, name_in_view in (source.field_mapping or {}).items()}
+    keys = [in_file.get(column.name, column.name) for view in views for column in join_key_columns(view)]
+    features = [in_file.get(field.name, field.name) for view in views for field in view.features]
+    columns = dict(request.columns)
+    row_count = len(next(iter(columns.values()), ()))
+    created = source.created_timestamp_column
+    if created and created in schema.names and created not in columns:
+        columns[created] = [from_us(now_us)] * row_count
+    not_null = list(dict.fromkeys([*keys, source.timestamp_field]))
+    required = list(dict.fromkeys([*not_null, *features]))
+    table = checked_table(what, columns, schema, required=required, not_null=not_null)
+    if row_count == 0:
+        return Push(0)
+    timed = _timed(what, table, source, now_us)
+    writes = tuple(_view_write(config, view, timed) for view in views) if "online" in request.to else ()
+    landings = ((views[0], _in_view_names(table, source)),) if "offline" in request.to else ()
+    return Push(row_count, writes, landings)
+
+
+def checked_write(config: RepoConfig, view: Any, columns: Mapping[str, Sequence[Any]], now_us: int) -> Push:
+    """Returns rows of one view, given by join key and feature names, checked against its schema.
+
+    The event and created time are taken under the names of the view's source, or as `event_timestamp` and
+    `created`, which is how Feast's remote client sends them.
+
+    Raises:
+        PushedRowsError: a column or row that does not fit, or a row from the future.
+    """
+    refuse_windows(view)
+    what = f"feature view {view.name!r}"
+    source = batch_source_of(view)
+    event, created = source.timestamp_field, source.created_timestamp_column or "created"
+    given = {_renamed(name, columns, event, created): values for name, values in columns.items()}
+    if not source.created_timestamp_column and all(value is None for value in given.get(created, ())):
+        given.pop(created, None)
+    definition = view_definition(
+        config.project, view, is_versioned=config.registry.enable_online_feature_view_versioning
+    )
+    opaque = {c.name: plain_from_python(given[c.name], c.type_name)
+              for c in definition.features if is_opaque(c.type_name) and c.name in given}  # fmt: skip
+    types = {field.name: field.dtype for field in (*view.entity_columns, *view.features)}
+    declared = [c for c in (*definition.join_keys, *definition.features) if c.name not in opaque]
+    schema = pa.schema(
+        [pa.field(c.name, from_feast_to_pyarrow_type(types[c.name])) for c in declared]
+        + [pa.field(event, _STAMP), pa.field(created, _STAMP)]
+    )
+    keys = [column.name for column in definition.join_keys]
+    simple = {name: values for name, values in given.items() if name not in opaque}
+    table = checked_table(what, simple, schema, required=[*keys, event], not_null=[*keys, event])
+    timed = with_time_columns(table, event, created)
+    _refuse_future(what, timed, now_us)
+    features = [column for column in definition.features if column.name in given]
+    layout = RowLayout.of(features)
+    plain = {c.name: plain_from_arrow(c, timed.column(c.name)) for c in declared} | opaque
+    times = map(RowTimes, *(timed.column(name).to_pylist() for name in TIME_COLUMNS))
+    rows = list(encode_columns(definition, layout, plain, times))
+    return Push(table.num_rows, (ViewWrite(definition.name, {layout: rows}),))
+
+
+def land(config: RepoConfig, push: Push) -> None:
+    """Writes a push into the offline store, once per batch source.
+
+    Raises:
+        SourceError: the source's folder cannot be written.
+    """
+    for view, table in push.landings:
+        get_offline_store_from_config(config.offline_store).offline_write_batch(config, view, table, None)
+
+
+def _renamed(name: str, columns: Mapping[str, Any], event: str, created: str) -> str:
+    if name == "event_timestamp" and event not in columns:
+        return event
+    return created if name == "created" and created not in columns else name
+
+
+def _timed(what: str, table: pa.Table, source: FileSource, now_us: int) -> pa.Table:
+    """Returns the table under the names of the views, with time columns; refuses rows from the future."""
+    timed = with_time_columns(table, source.timestamp_field, source.created_timestamp_column or None)
+    _refuse_future(what, timed, now_us)
+    return _in_view_names(timed, source)
+
+
+def _in_view_names(table: pa.Table, source: FileSource) -> pa.Table:
+    mapping = source.field_mapping or {}
+    return table.rename_columns([mapping.get(name, name) for name in table.column_names])
+
+
+def _refuse_future(what: str, timed: pa.Table, now_us: int) -> None:
+    limit_us = now_us + PUSH_FUTURE_SECONDS_MAX * 1_000_000
+    for row, event_us in enumerate(timed.column(EVENT_US).to_pylist()):
+        if event_us > limit_us:
+            raise PushedRowsError(
+                f"{what}, row {row}: event time {from_us(event_us).isoformat()} is more than "
+                f"{PUSH_FUTURE_SECONDS_MAX} s after now, {from_us(now_us).astimezone(UTC).isoformat()}; "
+                "correct the producer's clock or time zone"
+            )
+
+
+def _view_write(config: RepoConfig, view: Any, timed: pa.Table) -> ViewWrite:
+    definition = view_definition(
+        config.project, view, is_versioned=config.registry.enable_online_feature_view_versioning
+    )
+    layout = RowLayout.of(definition.features)
+    rows = [row for batch in timed.to_batches() for row in encode_batch(definition, layout, batch)]
+    return ViewWrite(definition.name, {layout: rows})

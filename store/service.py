@@ -1,0 +1,220 @@
+"""What a server does for its callers: one object over registry, online store and offline store."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from feast import FeatureStore
+from feast.errors import FeastObjectNotFoundException, FeatureViewNotFoundException
+
+from store.clock import Clock, clock_for, from_us
+from store.errors import ConfigError, InputError, LarderError, OnlineStoreError, UnknownObject
+from store.feature_store import pushed_views
+from store.limits import REGISTRY_REFRESH_SECONDS
+from store.online import RedisOnlineStore, RedisOnlineStoreConfig
+from store.online.lookup import Lookup
+from store.online.plan import OnlinePlan
+from store.online.plans import PlanCache
+from store.online.responses import lookup_answer
+from store.online.rows import ViewWrite, write_proto_rows
+from store.pushing import PUSH_TARGETS, Push, checked_push, checked_write, land
+from store.requests import (
+    HistoricalRequest,
+    LookupAnswer,
+    LookupRequest,
+    MaterializeRequest,
+    PushRequest,
+    Readiness,
+)
+from store.snapshot import RegistrySnapshots, load_config
+
+
+class StoreService:
+    """Serves one feature repo; made by `open`, then `start` in the event loop, at the end `close`."""
+
+    def __init__(self, repo_path: Path) -> None:
+        self.repo_path = repo_path.resolve()
+        self._config = load_config(self.repo_path)
+        self._snapshots = RegistrySnapshots(self._config, self.repo_path)
+        self._plans = PlanCache()
+        self._online = RedisOnlineStore()
+        self._refreshing: asyncio.Task[None] | None = None
+        self.clock: Clock = clock_for(self.repo_path)
+        self.project: str = self._config.project
+
+    @classmethod
+    def open(cls, repo_path: Path) -> "StoreService":
+        """Returns the service of a feature repo, with its registry if there is one yet.
+
+        Raises:
+            ConfigError: the repo has no usable `feature_store.yaml`, or its online store is not ours.
+        """
+        service = cls(repo_path)
+        if not isinstance(service._config.online_store, RedisOnlineStoreConfig):
+            raise ConfigError(
+                f"online_store type {service._config.online_store.type!r} in {str(repo_path)!r} cannot be served; "
+                "use store.online.RedisOnlineStore"
+            )
+        service._snapshots.refresh()
+        return service
+
+    async def start(self) -> None:
+        """Connects and begins to renew the registry in the background."""
+        self._refreshing = asyncio.create_task(self._refresh_for_ever())
+        with contextlib.suppress(OnlineStoreError):
+            # A Redis that is away now may be there at the first request; readiness says so meanwhile.
+            await self._online.initialize(self._config)
+
+    async def close(self) -> None:
+        """Ends the renewal and closes the connections."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._refreshing
+        await self._online.close()
+
+    async def _refresh_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(REGISTRY_REFRESH_SECONDS)
+            await asyncio.to_thread(self._snapshots.refresh)
+
+    @property
+    def registry_version(self) -> str:
+        """The version of the registry that is served, '' where the registry has none."""
+        return self._snapshots.current().version
+
+    # --- reading ------------------------------------------------------------------------------
+
+    async def lookup(self, request: LookupRequest) -> LookupAnswer:
+        """Returns online features; see `store.online.plan` and `store.online.lookup`.
+
+        Raises:
+            InputError, RegistryUnavailable, OnlineStoreError: as their names say.
+        """
+        plan = self._plan(request.features, request.feature_service, full_feature_names=request.full_feature_names)
+        lookup = Lookup(plan, request.entities)
+        knowledge = self._online.knowledge(self.project)
+        session = await self._online.async_session(self._config)
+        await session.hold(lookup.converse(knowledge))
+        now_us = self.clock.now_us()
+        columns = lookup.answer(knowledge, now_us)
+        return lookup_answer(plan, lookup.entities, columns, from_us(now_us))
+
+    def retrieve(self, request: HistoricalRequest) -> Any:
+        """Returns the job of a training-set retrieval; its `to_arrow` does the work.
+
+        Raises:
+            InputError, SourceError, RegistryUnavailable: as their names say.
+        """
+        store = self._snapshots.current().store
+        self._plan(request.features, request.feature_service, full_feature_names=request.full_feature_names)
+        features = request.feature_service and store.get_feature_service(request.feature_service, allow_cache=True)
+        return store.get_historical_features(
+            entity_df=request.entity_rows,
+            features=features or list(request.features),
+            full_feature_names=request.full_feature_names,
+            filter_by_created_timestamp=request.filter_by_created_timestamp,
+        )
+
+    def _plan(
+        self, features: Sequence[str], feature_service: str | None, *, full_feature_names: bool
+    ) -> OnlinePlan:
+        """Returns the compiled plan of what a request asks for; retrievals use it to check their request."""
+        if bool(features) == bool(feature_service):
+            given = "both" if features else "neither"
+            raise InputError(f"give either 'features' or 'feature_service', got {given}")
+        store = self._snapshots.current().store
+        asked: Any = list(features)
+        if feature_service:
+            try:
+                asked = store.get_feature_service(feature_service, allow_cache=True)
+            except FeastObjectNotFoundException as error:
+                raise UnknownObject(
+                    f"feature service {feature_service!r} is not registered in project {self.project!r}; "
+                    "run 'feast apply' or correct the name"
+                ) from error
+        return self._plans.plan(store.registry, self.project, asked, full_feature_names=full_feature_names)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def push(self, request: PushRequest) -> int:
+        """Checks all rows, writes them online, then lands them offline; returns how many rows were accepted.
+
+        Landing comes last: a push that fails before it can be repeated without landing twice, as online rows
+        are only replaced by rows that are not older.
+
+        Raises:
+            UnknownObject: no feature view has such a push source.
+            PushedRowsError: a row that does not fit; nothing was written.
+            OnlineStoreError, SourceError: as their names say.
+        """
+        if request.to not in PUSH_TARGETS:
+            raise InputError(f"push target {request.to!r} is unknown; expected one of {sorted(PUSH_TARGETS)}")
+        views = pushed_views(self._snapshots.current().store, request.push_source_name)
+        push = await asyncio.to_thread(checked_push, self._config, request, views, self.clock.now_us())
+        await self._write_online(push.writes)
+        await asyncio.to_thread(land, self._config, push)
+        return push.row_count
+
+    async def write_online(self, feature_view_name: str, columns: Mapping[str, Sequence[Any]]) -> int:
+        """Checks rows of one view, given by feature names, and writes them online; returns how many there were."""
+        store = self._snapshots.current().store
+        try:
+            view = store.registry.get_any_feature_view(feature_view_name, self.project, allow_cache=True)
+        except FeatureViewNotFoundException as error:
+            raise UnknownObject(
+                f"feature view {feature_view_name!r} is not registered in project {self.project!r}; "
+                "run 'feast apply' or correct the name"
+            ) from error
+        push: Push = await asyncio.to_thread(checked_write, self._config, view, columns, self.clock.now_us())
+        await self._write_online(push.writes)
+        return push.row_count
+
+    async def _write_online(self, writes: Sequence[ViewWrite]) -> None:
+        knowledge = self._online.knowledge(self.project)
+        ttl_seconds = self._config.online_store.key_ttl_seconds
+        for write in writes:
+            session = await self._online.async_session(self._config)
+            await session.hold(write_proto_rows(knowledge, write, ttl_seconds, session.slot_of()))
+
+    def materialize(self, request: MaterializeRequest) -> None:
+        """Materializes as Feast's command line does; blocks until done.
+
+        Raises:
+            UnknownObject: a feature view that is not registered.
+            InputError: START is after END.
+            LarderError: as the stores raise.
+        """
+        self._snapshots.current()
+        # A registry of its own: Feast writes states and intervals into the one it materializes by.
+        store = FeatureStore(config=self._config)
+        views = list(request.feature_views) if request.feature_views is not None else None
+        try:
+            if request.start is None and not request.disable_event_timestamp:
+                store.materialize_incremental(request.end, feature_views=views)
+            else:
+                store.materialize(
+                    request.start or from_us(0),
+                    request.end,
+                    feature_views=views,
+                    disable_event_timestamp=request.disable_event_timestamp,
+                )
+        except FeatureViewNotFoundException as error:
+            raise UnknownObject(f"{error}; run 'feast apply' or correct the name") from error
+        except LarderError:
+            raise
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    async def readiness(self) -> Readiness:
+        """Returns whether lookups can be answered, and what is wrong if not."""
+        online_problem = None
+        try:
+            session = await self._online.async_session(self._config)
+            await session.ping()
+        except (OnlineStoreError, ConfigError) as error:
+            online_problem = str(error)
+        note = None if self.clock.is_system else f"the clock is not the system's: it says {self.clock.now().isoformat()}"
+        return Readiness(self._snapshots.problem, online_problem, note, self._snapshots.age_seconds)

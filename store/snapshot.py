@@ -1,0 +1,124 @@
+"""The registry as a server holds it: a snapshot that is renewed beside the requests, never in their way."""
+
+import os
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from feast import FeatureStore
+from feast.errors import FeastError
+from feast.infra.registry.registry import Registry
+from feast.repo_config import RepoConfig, load_repo_config
+from google.protobuf.message import DecodeError
+
+from store.errors import ConfigError, RegistryUnavailable
+
+
+def load_config(repo_path: Path) -> RepoConfig:
+    """Returns the settings of a feature repo.
+
+    Raises:
+        ConfigError: there is no `feature_store.yaml`, or it cannot be understood.
+    """
+    path = repo_path / "feature_store.yaml"
+    if not path.is_file():
+        raise ConfigError(f"no feature repo at {str(repo_path)!r}: feature_store.yaml is missing; give the repo's folder")
+    try:
+        return load_repo_config(repo_path, path)
+    except (FeastError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{str(path)!r} cannot be used: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One state of the registry, and a Feast store that reads it and nothing newer."""
+
+    store: FeatureStore
+    version: str
+
+
+class RegistrySnapshots:
+    """Holds the last good registry; `refresh` takes in a newer one or says what is wrong with it.
+
+    Attributes:
+        problem: what was wrong at the last refresh, None if nothing was.
+    """
+
+    def __init__(self, config: RepoConfig, repo_path: Path) -> None:
+        self._config = config
+        self._repo_path = repo_path
+        self._current: Snapshot | None = None
+        self._stamp: tuple[int, ...] | None = None
+        self._checked = time.monotonic()
+        self.problem: str | None = "the registry has not been read yet"
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago the held state was last found to be the current one."""
+        return time.monotonic() - self._checked
+
+    def current(self) -> Snapshot:
+        """Returns the last good state.
+
+        Raises:
+            RegistryUnavailable: there has been none yet.
+        """
+        if self._current is None:
+            raise RegistryUnavailable(self.problem or "the registry has not been read yet")
+        return self._current
+
+    def refresh(self) -> None:
+        """Takes in the registry if it has changed; a broken or emptied one leaves the last good one in place."""
+        stamp = self._file_stamp()
+        if stamp is not None and stamp == self._stamp:
+            self._checked, self.problem = time.monotonic(), None
+            return
+        try:
+            self._current = self._load()
+        except (RegistryUnavailable, FeastError, DecodeError, OSError) as error:
+            self.problem = str(error)
+            self._stamp = None
+            return
+        self._stamp, self._checked, self.problem = stamp, time.monotonic(), None
+
+    def _load(self) -> Snapshot:
+        path = self._file()
+        if path is not None and not path.exists():
+            # Feast would write an empty registry there.
+            raise RegistryUnavailable(f"registry {str(path)!r} not found; run 'feast apply' in {str(self._repo_path)!r}")
+        store = FeatureStore(config=self._config)
+        registry = store.registry
+        projects = {project.name for project in registry.list_projects(allow_cache=True)}
+        if self._config.project not in projects:
+            raise RegistryUnavailable(
+                f"the registry does not hold project {self._config.project!r} (it holds {sorted(projects)}); "
+                "run 'feast apply', or restore the registry"
+            )
+        version = ""
+        if isinstance(registry, Registry):
+            version = registry.cached_registry_proto.version_id
+            # The snapshot is renewed here and never by a request that finds it too old.
+            registry.cached_registry_proto_ttl = timedelta(0)
+        # Feast refuses to read a view while it is materialized, for ever after a killed run; its rows are whole.
+        settings: Any = registry
+        settings.serve_features_while_materializing = True
+        return Snapshot(store, version)
+
+    def _file(self) -> Path | None:
+        """Returns the registry's file, None where the registry is not a local file."""
+        settings = self._config.registry
+        if settings.registry_type != "file" or "://" in settings.path:
+            return None
+        return self._repo_path / settings.path
+
+    def _file_stamp(self) -> tuple[int, ...] | None:
+        path = self._file()
+        if path is None:
+            return None
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
