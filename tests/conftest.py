@@ -1,6 +1,7 @@
 """Fixtures for all tests: a feature repo folder of one's own, and the rule that nothing needed may be missing in CI."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,17 @@ import pytest
 REQUIRE_ALL_VARIABLE = "LARDER_REQUIRE_ALL"
 
 # Settings of the person who runs the tests must not leak into them.
-CALLERS_SETTINGS = ("REDIS_URL", "LARDER_CLOCK", "LARDER_TOKENS_FILE", "FEAST_FS_YAML_FILE_PATH", "FEATURE_STORE_YAML_BASE64")
+CALLERS_SETTINGS = (
+    "REDIS_URL",
+    "LARDER_CLOCK",
+    "LARDER_TOKENS_FILE",
+    "FEAST_FS_YAML_FILE_PATH",
+    "FEATURE_STORE_YAML_BASE64",
+)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turns a skip into a failure where every part has to be there."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get(REQUIRE_ALL_VARIABLE) == "1":

@@ -48,7 +48,9 @@ def program(name: str) -> str:
     return found
 
 
-def run(*command: str, environ: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, environ: dict[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environ, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
 
 
@@ -231,10 +233,13 @@ def test_build_stage_installs_what_the_server_needs(dockerfile: list[str], proje
     for line in stage:
         name, _, rest = line.partition(" ")
         if name == "COPY":
-            source, destination = rest.split()
-            assert run("cp", "-r", str(project_root / source), str(build / destination)).returncode == 0
+            *sources, destination = rest.split()
+            copied = (str(project_root / source) for source in sources)
+            assert run("cp", "-r", *copied, str(build / destination)).returncode == 0
         elif name == "RUN":
-            done = run("bash", "-o", "pipefail", "-ec", rest.replace("/opt/larder", str(target)), environ=environ, cwd=build)
+            done = run(
+                "bash", "-o", "pipefail", "-ec", rest.replace("/opt/larder", str(target)), environ=environ, cwd=build
+            )
             assert done.returncode == 0, done.stderr
     listed = run(str(target / "bin" / "larder"), "serve", "--help", environ={"PATH": "/usr/bin:/bin"}, cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
@@ -294,7 +299,9 @@ def test_an_unusable_password_file_stops_the_server(
 
 
 @pytest.fixture
-def redis_port(project_root: Path, compose: dict[str, Any], password_file: Path, tmp_path: Path) -> Iterator[tuple[int, int]]:
+def redis_port(
+    project_root: Path, compose: dict[str, Any], password_file: Path, tmp_path: Path
+) -> Iterator[tuple[int, int]]:
     """A Redis started as the compose file starts it: (process id, port)."""
     path = f"{folder_of_redis_7()}:{os.environ['PATH']}"
     port = free_port()
@@ -303,7 +310,9 @@ def redis_port(project_root: Path, compose: dict[str, Any], password_file: Path,
     settings = {**compose["services"]["redis"]["environment"], "REDIS_PASSWORD_FILE": str(password_file)}
     settings |= {"REDIS_PORT": str(port), "REDIS_BIND": "127.0.0.1", "REDIS_FOLDER": str(folder)}
     script = project_root / "tools" / "container" / "redis.sh"
-    process = subprocess.Popen(["sh", str(script)], env=os.environ | settings | {"PATH": path}, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ["sh", str(script)], env=os.environ | settings | {"PATH": path}, stdout=subprocess.DEVNULL
+    )
     try:
         await_redis(process, port)
         yield process.pid, port

@@ -93,7 +93,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def fingerprint() -> str:
-    """Returns what `.venv` depends on: the folder (scripts hold its path), the Python, the lock, the project's needs."""
+    """Returns what `.venv` depends on: the folder (scripts hold its path), Python, the lock, what the project needs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     needs = [project["build-system"], project["project"], project["tool"]["setuptools"]]
     parts = [str(ROOT), sys.version, base_python(), LOCK.read_text(), Path(__file__).read_text(), json.dumps(needs)]
