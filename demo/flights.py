@@ -3,9 +3,10 @@
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -26,6 +27,7 @@ from demo.statistics import statistics_tables
 from store.files import publish, write_atomically
 
 MANIFEST = "manifest.json"
+PREPARATION_STEPS = 6
 _CODE = ("flights.py", "instants.py", "statistics.py")
 """The modules that decide what is in the sources: a change to any of them means preparing again."""
 
@@ -40,36 +42,43 @@ class Prepared:
     was_kept: bool
 
 
-def prepare(folder: Path) -> Prepared:
+def prepare(folder: Path, report: Callable[[str], None] = lambda _: None) -> Prepared:
     """Writes the Parquet sources of the demo into a folder, unless they stand there already.
 
     They stand if the manifest names the same package version and preparation code, and every file has the size
     that it names. The manifest goes first and comes last, so that a run cut short is never taken for a whole one.
+
+    Args:
+        report: called with the name of each of the `PREPARATION_STEPS` as it begins.
 
     Raises:
         ConfigError: the package with the data is not installed.
         SourceError: the package's tables contradict each other or themselves.
     """
     origin = {"package": PACKAGE, "version": _package_version(), "code": _code_digest()}
-    manifest_path = folder / MANIFEST
     kept = _standing(folder, origin)
     if kept is not None:
         return kept
     folder.mkdir(parents=True, exist_ok=True)
-    manifest_path.unlink(missing_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    report("reading the package")
     tables = read_package()
+    report("instants of flights")
     flights = flights_with_instants(tables.flights, tables.airports)
-    weather = weather_readings(tables.weather)
+    report("weather and planes")
     frames = {
         "flights": flights,
-        "origin_weather": weather,
+        "origin_weather": weather_readings(tables.weather),
         "plane_facts": plane_facts(tables.planes),
-        **statistics_tables(flights, tables.airlines),
     }
+    report("statistics")
+    frames |= statistics_tables(flights, tables.airlines)
+    report("writing Parquet")
     files = {f"{name}.parquet": _write(frame, folder / f"{name}.parquet") for name, frame in frames.items()}
+    report("checking")
     facts = {**check_instants(flights), **_counts(flights, tables)}
     manifest = {**origin, "files": files, "facts": facts}
-    write_atomically(manifest_path, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
     return _prepared(manifest, was_kept=False)
 
 
@@ -117,7 +126,7 @@ def _standing(folder: Path, origin: Mapping[str, str]) -> Prepared | None:
     return _prepared(manifest, was_kept=True)
 
 
-def _prepared(manifest: Mapping[str, dict[str, dict[str, int]]], *, was_kept: bool) -> Prepared:
+def _prepared(manifest: Mapping[str, Any], *, was_kept: bool) -> Prepared:
     rows = {name.removesuffix(".parquet"): file["rows"] for name, file in manifest["files"].items()}
     identity = json.dumps([manifest[name] for name in ("package", "version", "code")])
     digest = hashlib.sha256(identity.encode()).hexdigest()

@@ -221,10 +221,14 @@ def plane_facts(planes: pd.DataFrame) -> pd.DataFrame:
 
 def _to_utc(local: pd.Series, zone: str, what: str) -> pd.Series:
     """Returns local times as instants; a time that daylight saving repeats or skips is refused, never guessed at."""
-    try:
-        return local.dt.tz_localize(zone, ambiguous="raise", nonexistent="raise").dt.tz_convert("UTC")
-    except ValueError as error:  # pandas' AmbiguousTimeError and NonExistentTimeError are ValueErrors
-        raise SourceError(f"{PACKAGE}: {what} in {zone}: {error}; expected none in the hours that change") from error
+    instants: pd.Series = local.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT").dt.tz_convert("UTC")
+    lost = local[instants.isna()]
+    if len(lost):
+        raise SourceError(
+            f"{PACKAGE}: {len(lost)} {what} at local times like {lost.iloc[0]} that {zone} has twice or not at all; "
+            "expected none in the hours that change, and nothing here says which instant is meant"
+        )
+    return instants
 
 
 def _scheduled_arrivals(departures: pd.Series, clock: pd.Series, zones: pd.Series, dest: pd.Series) -> pd.Series:
@@ -243,4 +247,5 @@ def _scheduled_arrivals(departures: pd.Series, clock: pd.Series, zones: pd.Serie
 
 def _clock(instants: pd.Series, zone: str) -> pd.Series:
     local = instants.dt.tz_convert(zone)
-    return local.dt.hour * 100 + local.dt.minute
+    clock: pd.Series = local.dt.hour * 100 + local.dt.minute
+    return clock

@@ -7,6 +7,7 @@ and never before it was known. A row is published some minutes after it closed; 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -118,11 +119,10 @@ def _sum(events: pd.DataFrame, key: str, column: str | None = None) -> _Days:
     return _Days(events[key], events["closing"], values)
 
 
-def _ratio(sums: _Ints, counts: _Ints, dtype: str = "Float64") -> pd.Series:
+def _ratio(sums: _Ints, counts: _Ints, dtype: Literal["Float32", "Float64"] = "Float64") -> pd.Series:
     """Returns sums over counts, null where nothing was counted."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient = pd.Series(sums / counts)
-    return quotient.mask(counts == 0).astype(dtype)
+    nothing = counts == 0
+    return pd.Series(sums / np.where(nothing, 1, counts)).mask(nothing).astype(dtype)
 
 
 def _plane_daily(events: _Events, closings: pd.DatetimeIndex) -> pd.DataFrame:
@@ -144,8 +144,7 @@ def _plane_daily(events: _Events, closings: pd.DatetimeIndex) -> pd.DataFrame:
 
 def _route_daily(events: _Events, closings: pd.DatetimeIndex) -> pd.DataFrame:
     arrivals = events.arrivals.copy()
-    elapsed = arrivals["arrived_at"] - arrivals["departed_at"]
-    arrivals["elapsed_minutes"] = elapsed // pd.Timedelta(minutes=1)
+    arrivals["elapsed_minutes"] = (arrivals["arrived_at"] - arrivals["departed_at"]).dt.total_seconds() // 60
     rows = _rows(closings, ["origin", "dest"], arrivals, events.cancellations)
     keys, closing = rows["origin"] + ">" + rows["dest"], rows["closing"]
     count = _sum(arrivals, "route").over

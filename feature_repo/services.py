@@ -1,7 +1,6 @@
 """What the models ask for."""
 
 from feast import FeatureService
-
 from views import (
     carrier_daily,
     origin_daily,

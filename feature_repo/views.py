@@ -3,12 +3,11 @@
 from datetime import timedelta
 from typing import Any
 
+from entities import carrier, dest, origin, plane
 from feast import FeatureView
 from feast.field import Field
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
-
-from entities import carrier, dest, origin, plane
 from sources import (
     carrier_statistics,
     flight_plan,
@@ -142,7 +141,7 @@ origin_hourly = FeatureView(
     schema=[
         Field(name="origin", dtype=String),
         Field(name="departures_last_hour", dtype=Int32, description="Departures in the hour that closed"),
-        Field(name="mean_departure_delay_last_hour_minutes", dtype=Float64, description="Their mean delay; null if none"),
+        Field(name="mean_departure_delay_last_hour_minutes", dtype=Float64, description="Their mean; null if none"),
         Field(name="overdue_departures", dtype=Int32, description="Flights of the last three hours that are not gone"),
     ],
     source=origin_board,
@@ -154,21 +153,27 @@ origin_hourly = FeatureView(
 
 @on_demand_feature_view(
     sources=[flight_plan, route_daily, origin_hourly],
+    # Feast refuses a description on these fields: it compares them with inferred ones, which have none.
     schema=[
-        Field(name="block_slack_minutes", dtype=Float64, description="Scheduled less usual minutes gate to gate"),
-        Field(name="worst_recent_delay_minutes", dtype=Int64, description="Worst of the route's last ten arrivals"),
-        Field(name="is_congested_evening", dtype=Bool, description="From 16:00 to 22:00 with five or more overdue"),
+        Field(name="block_slack_minutes", dtype=Float64),
+        Field(name="worst_recent_delay_minutes", dtype=Int64),
+        Field(name="is_congested_evening", dtype=Bool),
     ],
     mode="python",
-    description="The flight plan against what the route and the origin have shown lately",
+    description=(
+        "The flight plan against the record: scheduled less usual minutes gate to gate, the worst of the route's "
+        "last ten delays, and whether it leaves between 16:00 and 22:00 with five or more flights overdue"
+    ),
     owner="routes@flights.example",
     tags={"domain": "routes", "cadence": "request"},
 )
 def plan_against_record(inputs: dict[str, Any]) -> dict[str, Any]:
     """Returns the features row by row; an output is null where an input that it needs is null or NaN."""
+    # Feast ships this function without its module, so what it needs is imported in it.
+    import math
 
-    def known(value: Any) -> bool:
-        return value is not None and value == value
+    def known(value: float | None) -> bool:
+        return value is not None and not math.isnan(value)
 
     minutes_of_day = inputs["scheduled_minute_of_day"]
     block_minutes = inputs["scheduled_block_minutes"]
