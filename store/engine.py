@@ -187,9 +187,7 @@ class _Filling:
     def end(self, state: ViewState, run: Run) -> None:
         """Records what is covered now; a rebuilt generation takes over in the same step, then the old ones go."""
         if run.is_rebuild:
-            carry_pushed(
-                self.session, self._project, self._view, active=state.generation, building=run.generation
-            )
+            carry_pushed(self.session, self._project, self._view, active=state.generation, building=run.generation)
         self._save(ViewState(run.generation, self.definition.fingerprint, run.coverage_after))
         if run.is_rebuild:
             drop_generations(self.session, self._project, self._view, range(1, run.generation))

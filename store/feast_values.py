@@ -53,7 +53,8 @@ def proto_from_plain(value: Any, type_name: str) -> Value:
     if value is None:
         return Value()
     if is_opaque(type_name):
-        return Value.FromString(value)
+        opaque: Value = Value.FromString(value)
+        return opaque
     message = Value()
     field = _FIELD_OF[type_name]
     if element_type(type_name):
@@ -203,13 +204,15 @@ def plain_from_arrow(column: Column, array: pa.Array | pa.ChunkedArray) -> list[
 
 def _plain_from_arrow(type_name: str, array: Any) -> list[Any]:
     if type_name == "UNIX_TIMESTAMP":
-        return _epoch_seconds(array).to_pylist()
+        seconds: list[Any] = _epoch_seconds(array).to_pylist()
+        return seconds
     if (arrow_type := _ARROW_TYPES.get(type_name)) is not None:
-        return array.cast(arrow_type).to_pylist()
+        scalars: list[Any] = array.cast(arrow_type).to_pylist()
+        return scalars
     element = element_type(type_name)
     if element is None or element == "UNIX_TIMESTAMP" or element not in _ARROW_TYPES:
         return plain_from_python(array.to_pylist(), type_name)
-    values = array.cast(pa.list_(_ARROW_TYPES[element])).to_pylist()
+    values: list[Any] = array.cast(pa.list_(_ARROW_TYPES[element])).to_pylist()
     if element in FLOATS:
         # Feast's messages have no null inside a list of numbers; its own reader turns one into NaN.
         return [v and [math.nan if item is None else item for item in v] for v in values]

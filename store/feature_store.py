@@ -27,9 +27,9 @@ class FeatureStore(feast.FeatureStore):
         self,
         push_source_name: str,
         df: pd.DataFrame,
-        allow_registry_cache: bool = True,  # noqa: FBT001, FBT002 - the signature is Feast's
+        allow_registry_cache: bool = True,
         to: PushMode = PushMode.ONLINE,
-        transform_on_write: bool = True,  # noqa: FBT001, FBT002 - the signature is Feast's
+        transform_on_write: bool = True,
     ) -> None:
         """Pushes rows to all feature views of a push source.
 
@@ -52,7 +52,7 @@ class FeatureStore(feast.FeatureStore):
         self,
         push_source_name: str,
         df: pd.DataFrame,
-        allow_registry_cache: bool = True,  # noqa: FBT001, FBT002 - the signature is Feast's
+        allow_registry_cache: bool = True,
         to: PushMode = PushMode.ONLINE,
         **kwargs: Any,
     ) -> None:

@@ -29,7 +29,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def publish(scratch: Path, path: Path) -> None:
     """Renames a complete, synced scratch file to its final name in the same folder, durably."""
-    os.replace(scratch, path)
+    scratch.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

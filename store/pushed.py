@@ -83,7 +83,7 @@ def _converted(what: str, field: pa.Field, row: int, value: Any) -> Any:
     if pa.types.is_floating(field.type) and isinstance(value, str):
         value = _NON_FINITE.get(value, value)
     is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
-    if is_number and isinstance(value, bool) or pa.types.is_integer(field.type) and isinstance(value, float):
+    if (is_number and isinstance(value, bool)) or (pa.types.is_integer(field.type) and isinstance(value, float)):
         raise _misfit(what, field, row, value)
     return value
 

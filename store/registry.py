@@ -43,7 +43,7 @@ class AtomicFileRegistryStore(RegistryStore):
         except OSError as error:
             raise RegistryUnavailable(f"registry {str(self._path)!r} cannot be read: {error}") from error
         try:
-            registry = RegistryProto.FromString(content)
+            registry: RegistryProto = RegistryProto.FromString(content)
         except DecodeError as error:
             raise self._torn(f"{error}") from error
         if not registry.version_id:
@@ -52,7 +52,8 @@ class AtomicFileRegistryStore(RegistryStore):
 
     def _torn(self, what: str) -> RegistryUnavailable:
         return RegistryUnavailable(
-            f"registry {str(self._path)!r} is torn ({what}); restore it from a backup, or delete it and run 'feast apply'"
+            f"registry {str(self._path)!r} is torn ({what}); "
+            "restore it from a backup, or delete it and run 'feast apply'"
         )
 
     def update_registry_proto(self, registry_proto: RegistryProto) -> None:

@@ -118,9 +118,7 @@ class StoreService:
             filter_by_created_timestamp=request.filter_by_created_timestamp,
         )
 
-    def _plan(
-        self, features: Sequence[str], feature_service: str | None, *, full_feature_names: bool
-    ) -> OnlinePlan:
+    def _plan(self, features: Sequence[str], feature_service: str | None, *, full_feature_names: bool) -> OnlinePlan:
         """Returns the compiled plan of what a request asks for; retrievals use it to check their request."""
         if bool(features) == bool(feature_service):
             given = "both" if features else "neither"
@@ -216,5 +214,7 @@ class StoreService:
             await session.ping()
         except (OnlineStoreError, ConfigError) as error:
             online_problem = str(error)
-        note = None if self.clock.is_system else f"the clock is not the system's: it says {self.clock.now().isoformat()}"
+        note = (
+            None if self.clock.is_system else f"the clock is not the system's: it says {self.clock.now().isoformat()}"
+        )
         return Readiness(self._snapshots.problem, online_problem, note, self._snapshots.age_seconds)

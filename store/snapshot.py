@@ -1,6 +1,5 @@
 """The registry as a server holds it: a snapshot that is renewed beside the requests, never in their way."""
 
-import os
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,7 +23,9 @@ def load_config(repo_path: Path) -> RepoConfig:
     """
     path = repo_path / "feature_store.yaml"
     if not path.is_file():
-        raise ConfigError(f"no feature repo at {str(repo_path)!r}: feature_store.yaml is missing; give the repo's folder")
+        raise ConfigError(
+            f"no feature repo at {str(repo_path)!r}: feature_store.yaml is missing; give the repo's folder"
+        )
     try:
         return load_repo_config(repo_path, path)
     except (FeastError, ValueError, TypeError, KeyError) as error:
@@ -87,7 +88,9 @@ class RegistrySnapshots:
         path = self._file()
         if path is not None and not path.exists():
             # Feast would write an empty registry there.
-            raise RegistryUnavailable(f"registry {str(path)!r} not found; run 'feast apply' in {str(self._repo_path)!r}")
+            raise RegistryUnavailable(
+                f"registry {str(path)!r} not found; run 'feast apply' in {str(self._repo_path)!r}"
+            )
         store = FeatureStore(config=self._config)
         registry = store.registry
         projects = {project.name for project in registry.list_projects(allow_cache=True)}
@@ -111,14 +114,14 @@ class RegistrySnapshots:
         settings = self._config.registry
         if settings.registry_type != "file" or "://" in settings.path:
             return None
-        return self._repo_path / settings.path
+        return self._repo_path / str(settings.path)
 
     def _file_stamp(self) -> tuple[int, ...] | None:
         path = self._file()
         if path is None:
             return None
         try:
-            status = os.stat(path)
+            status = path.stat()
         except OSError:
             return None
         return status.st_ino, status.st_size, status.st_mtime_ns

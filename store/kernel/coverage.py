@@ -95,10 +95,7 @@ def plan_run(
     covered = () if is_changed else state.coverage
     start_us = requested.start_us
     if start_us >= end_us:
-        if covered:
-            start_us = min(covered[-1].end_us, end_us)
-        else:
-            start_us = end_us - ttl_us if ttl_us else BEGINNING_US
+        start_us = min(covered[-1].end_us, end_us) if covered else end_us - ttl_us if ttl_us else BEGINNING_US
     promised = union(Interval(i.start_us, min(i.end_us, end_us)) for i in registered)
     intervals = union([Interval(start_us, end_us), *missing(promised, covered)])
     return Run(

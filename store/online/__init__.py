@@ -77,15 +77,15 @@ class RedisOnlineStore(OnlineStore):
 
     # --- reading ------------------------------------------------------------------------------
 
-    def get_online_features(  # noqa: PLR0913 - the signature is Feast's
+    def get_online_features(
         self,
         config: RepoConfig,
         features: list[str] | FeatureService,
         entity_rows: EntityRows,
         registry: BaseRegistry,
         project: str,
-        full_feature_names: bool = False,  # noqa: FBT001, FBT002 - the signature is Feast's
-        include_feature_view_version_metadata: bool = False,  # noqa: FBT001, FBT002 - the signature is Feast's
+        full_feature_names: bool = False,
+        include_feature_view_version_metadata: bool = False,
     ) -> OnlineResponse:
         """Returns online features for some entity rows; see `store.online.plan` and `lookup`."""
         plan = self._plans.plan(registry, project, features, full_feature_names=full_feature_names)
@@ -94,15 +94,15 @@ class RedisOnlineStore(OnlineStore):
         self.session(config).hold(lookup.converse(knowledge))
         return self._response(config, plan, lookup, project, with_versions=include_feature_view_version_metadata)
 
-    async def get_online_features_async(  # noqa: PLR0913 - the signature is Feast's
+    async def get_online_features_async(
         self,
         config: RepoConfig,
         features: list[str] | FeatureService,
         entity_rows: EntityRows,
         registry: BaseRegistry,
         project: str,
-        full_feature_names: bool = False,  # noqa: FBT001, FBT002 - the signature is Feast's
-        include_feature_view_version_metadata: bool = False,  # noqa: FBT001, FBT002 - the signature is Feast's
+        full_feature_names: bool = False,
+        include_feature_view_version_metadata: bool = False,
     ) -> OnlineResponse:
         """Returns online features for some entity rows; see `store.online.plan` and `lookup`."""
         plan = self._plans.plan(registry, project, features, full_feature_names=full_feature_names)
@@ -177,14 +177,14 @@ class RedisOnlineStore(OnlineStore):
 
     # --- life ---------------------------------------------------------------------------------
 
-    def update(  # noqa: PLR0913 - the signature is Feast's
+    def update(
         self,
         config: RepoConfig,
         tables_to_delete: Sequence[FeatureView],
         tables_to_keep: Sequence[BatchFeatureView | StreamFeatureView | FeatureView],
         entities_to_delete: Sequence[Entity],
         entities_to_keep: Sequence[Entity],
-        partial: bool,  # noqa: FBT001 - the signature is Feast's
+        partial: bool,
     ) -> None:
         """Removes the rows of views that are no longer declared, and nothing else."""
         del tables_to_keep, entities_to_delete, entities_to_keep, partial

@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from store.errors import EntityRowsError, InputError, MissingJoinKey, StoredRowError, TooLarge, UnequalLengths, WrongType
+from store.errors import (
+    EntityRowsError,
+    InputError,
+    MissingJoinKey,
+    StoredRowError,
+    TooLarge,
+    UnequalLengths,
+    WrongType,
+)
 from store.feast_values import plain_from_python, plain_from_request, python_from_plain
 from store.kernel.codec import RowTimes, decode_header
 from store.kernel.definitions import Column

@@ -113,7 +113,9 @@ class _Compiler:
         if not asked:
             raise InputError("no features asked for; give a feature service or references like 'view:feature'")
         if len(asked) > LOOKUP_FEATURES_MAX:
-            raise TooLarge(f"{len(asked)} features asked for, at most {LOOKUP_FEATURES_MAX} are allowed; split the request")
+            raise TooLarge(
+                f"{len(asked)} features asked for, at most {LOOKUP_FEATURES_MAX} are allowed; split the request"
+            )
         outputs = tuple(self._place(view_name, feature) for view_name, feature in asked)
         self._refuse_equal_names(asked, outputs)
         on_demand = tuple(self._on_demand_reads())
@@ -252,7 +254,7 @@ class _Compiler:
 
 
 def _is_computed(view: BaseFeatureView) -> bool:
-    """Whether a view is computed at request time; an on-demand view that is stored at write time is read like others."""
+    """Whether a view is computed at request time; an on-demand view stored at write time is read like others."""
     return isinstance(view, OnDemandFeatureView) and not view.write_to_online_store
 
 

@@ -77,9 +77,7 @@ def lookup_answer(
     for name, column, answer in answered(plan, entities, columns):
         convert = json_converter(column.type_name)
         names.append(name)
-        values.append(
-            answer.values if convert is None else [None if v is None else convert(v) for v in answer.values]
-        )
+        values.append(answer.values if convert is None else [None if v is None else convert(v) for v in answer.values])
         statuses.append(answer.statuses)
         for times in answer.event_times:
             if times not in stamps:

@@ -74,7 +74,9 @@ def entity_key_rows(
     known = {field.name: column_of(field) for field in table.features}
     for name in requested or ():
         if name not in known:
-            raise UnknownObject(f"feature view {table.name!r} has no feature {name!r}; it has {', '.join(sorted(known))}")
+            raise UnknownObject(
+                f"feature view {table.name!r} has no feature {name!r}; it has {', '.join(sorted(known))}"
+            )
     wanted = tuple(known[name] for name in (definition_names(definition.features) if requested is None else requested))
     encoder = entity_key_encoder(config.project, definition.join_keys)
     read = ViewRead(table.name, definition, encoder, encoder.names, wanted, (), ttl_us(table), 0)
@@ -121,7 +123,7 @@ class ViewWrite:
 
 
 def rows_to_write(config: RepoConfig, table: FeatureView, data: Sequence[ProtoRow], *, now_us: int) -> ViewWrite:
-    """Returns rows of Feast's form ready to be written; rows with a null in the key are left out, as nothing finds them.
+    """Returns rows of Feast's form ready to be written; one with a null in its key is left out, as nothing finds it.
 
     Raises:
         WrongType: a value that does not fit its feature's declared type.
@@ -167,7 +169,9 @@ def encode_entity_key(project: str, entity_key: EntityKeyProto) -> bytes | None:
         WrongType: a value of a type that entities cannot have.
     """
     columns, values = [], []
-    for name, value in sorted(zip(entity_key.join_keys, entity_key.entity_values, strict=True), key=lambda pair: pair[0]):
+    for name, value in sorted(
+        zip(entity_key.join_keys, entity_key.entity_values, strict=True), key=lambda pair: pair[0]
+    ):
         if name == DUMMY_ENTITY_ID:
             continue
         if value.WhichOneof("val") in (None, "null_val"):
@@ -175,7 +179,9 @@ def encode_entity_key(project: str, entity_key: EntityKeyProto) -> bytes | None:
         try:
             type_name = _proto_value_to_value_type(value).name
         except KeyError as error:
-            raise WrongType(f"join key {name!r}: a value of kind {value.WhichOneof('val')!r} cannot be a key") from error
+            raise WrongType(
+                f"join key {name!r}: a value of kind {value.WhichOneof('val')!r} cannot be a key"
+            ) from error
         columns.append(Column(name, type_name))
         values.append(plain_from_proto(value, type_name))
     return _encoder(project, tuple(columns)).encode(values)
@@ -186,7 +192,7 @@ def _encoder(project: str, columns: tuple[Column, ...]) -> EntityKeyEncoder:
     return entity_key_encoder(project, columns)
 
 
-def _times(view: str, number: int, event_time: datetime, created_time: datetime | None, now_us: int) -> RowTimes:
+def _times(view: str, number: int, event_time: Any, created_time: Any, now_us: int) -> RowTimes:
     if event_time is None or event_time != event_time:  # noqa: PLR0124 - pandas' NaT is not equal to itself
         raise PushedRowsError(f"feature view {view!r}, row {number}: no event time; give one to every row")
     event_us = to_us(event_time)
