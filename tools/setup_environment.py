@@ -146,6 +146,7 @@ def install(requirements: Path, uv_block: str, scratch: Path) -> None:
             return installer.install(requirements)
         except SetupError as error:
             failures.append(f"{installer.name}: {error}")
+            print(f"setup: {installer.name} could not install; trying another way, if there is one", file=sys.stderr)
     if failures:
         raise SetupError("\n".join(["no way to install the locked packages worked:", *failures]))
     raise SetupError(
@@ -178,9 +179,7 @@ def uv_installer(uv: str, environment: dict[str, str]) -> Installer:
     """Returns the way to install with a given uv program."""
     # uv warns where it cannot link from its cache, so it is not asked to try.
     environment = {"UV_LINK_MODE": "copy" if crosses_file_systems() else "hardlink"} | environment
-    # Without a terminal there is nobody to look at progress bars.
-    loudness = [] if sys.stderr.isatty() else ["--quiet"]
-    return Installer("uv", [uv, *loudness, "pip"], environment, ["--python", str(PYTHON)])
+    return Installer("uv", [uv, *loudness(), "pip"], environment, ["--python", str(PYTHON)])
 
 
 def crosses_file_systems() -> bool:
@@ -196,11 +195,16 @@ def find_pip() -> list[str] | None:
     # Not every Python has ensurepip (Debian packs it apart), and not every one has a pip that knows --python.
     outer = [base_python(), "-m", "pip", "--disable-pip-version-check", "--python", str(PYTHON)]
     if subprocess.run([*outer, "--version"], capture_output=True, check=False).returncode == 0:
-        return [*outer, "--quiet"]
+        return [*outer, *loudness()]
     if importlib.util.find_spec("ensurepip"):
         run([str(PYTHON), "-m", "ensurepip"])
-        return [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+        return [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *loudness()]
     return None
+
+
+def loudness() -> list[str]:
+    """Returns the option that leaves out progress bars, where there is no terminal to draw them on."""
+    return [] if sys.stderr.isatty() else ["--quiet"]
 
 
 def with_settings_of(pip: list[str]) -> dict[str, str]:
@@ -229,7 +233,7 @@ def packages_of(lock: str) -> dict[str, str]:
 
 def base_python() -> str:
     """Returns the Python that environments are made from, also when this one belongs to an environment."""
-    return str(getattr(sys, "_base_executable", sys.executable))
+    return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 
 def read(path: Path) -> str | None:
