@@ -52,14 +52,14 @@ class NewestRows:
 
     def _split(self, instant: str, name: str) -> str:
         """Returns two columns: floor microseconds, and the nanoseconds that remain (0..999)."""
-        if not self.scan.is_ns or instant == "NULL":
-            rest = "NULL" if instant == "NULL" else f"CASE WHEN {instant} IS NOT NULL THEN 0 END"
-            return f"CAST({instant} AS BIGINT) AS {name}_us, CAST({rest} AS INTEGER) AS {name}_ns"
+        if instant == "NULL" or not self.scan.is_ns:
+            return f"CAST({instant} AS BIGINT) AS {name}_us, CAST(0 AS INTEGER) AS {name}_ns"
         # `%` takes the sign of the dividend, so times before 1970 need it twice to come out floored.
         unit = NANOSECONDS_PER_US
-        rest = f"((({instant}) % {unit} + {unit}) % {unit})"
+        rest = f"(({instant} % {unit} + {unit}) % {unit})"
         return (
-            f"CAST(({instant} - {rest}) // {unit} AS BIGINT) AS {name}_us, CAST({rest} AS INTEGER) AS {name}_ns"
+            f"CAST(({instant} - {rest}) // {unit} AS BIGINT) AS {name}_us, "
+            f"CAST(coalesce({rest}, 0) AS INTEGER) AS {name}_ns"
         )
 
 

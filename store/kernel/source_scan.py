@@ -28,8 +28,8 @@ class TimeColumn:
 class FileGroup:
     """Files of a source that hold the needed columns in the same types, so that one scan reads them all.
 
-    `positions` are the files' places in the source, in the order of `paths`, ascending. A key of None is a column that holds
-    nothing but nulls; a feature of None is one that these files were written without.
+    `positions` are the files' places in the source, ascending, in the order of `paths`. A key of None is a column
+    that holds nothing but nulls; a feature of None is one that these files were written without.
     """
 
     paths: tuple[str, ...]

@@ -1,0 +1,103 @@
+"""Landed rows: each write becomes one new Parquet file beside the source, whole or not there."""
+
+import secrets
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pat
+from feast.infra.offline_stores.file_source import FileSource
+from feast.repo_config import RepoConfig
+
+from store.clock import clock_for
+from store.errors import EntityRowsError, PushedRowsError, SourceUnreadable
+from store.offline.column_types import is_text, plain_type
+from store.offline.entity_rows import parse_instants
+from store.offline.jobs import PERSIST_BATCH_ROWS, write_parquet
+from store.offline.sources import landed_folder, open_source, resolve_path
+
+_CLOCK_DIGITS = 20
+"""Digits of a file name's arrival time in nanoseconds: enough for any 64-bit instant, so names sort as numbers do."""
+
+
+def land_rows(config: RepoConfig, source: FileSource, table: pa.Table) -> Path:
+    """Writes rows as one new file that sorts after all that landed before, and returns its path.
+
+    Any number of writers may land at once; a reader sees a file whole or not at all, also after a crash.
+
+    Args:
+        table: the source's columns under their names in the view (or in the file), in any order.
+
+    Raises:
+        PushedRowsError: the columns are not those of the source, or a value does not fit its column.
+        SourceUnreadable: the source has no file to tell its columns.
+    """
+    fitted = fit_to_source(table, open_source(config, source).schema, source)
+    return append_file(config, landed_folder(resolve_path(config, source.path)), fitted)
+
+
+def append_file(config: RepoConfig, folder: Path, table: pa.Table) -> Path:
+    """Writes a table as one new file of a folder, named so that names sort by arrival, and returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{_arrival_ns(config, folder):0{_CLOCK_DIGITS}d}-{secrets.token_hex(8)}.parquet"
+    write_parquet(path, iter(table.to_batches(max_chunksize=PERSIST_BATCH_ROWS) or _no_rows(table)))
+    return path
+
+
+def fit_to_source(table: pa.Table, schema: pa.Schema, source: FileSource) -> pa.Table:
+    """Returns rows with exactly the columns, names and types of a source's files.
+
+    Raises:
+        PushedRowsError: a column is missing or unknown, or a value does not fit without loss.
+    """
+    in_file = {in_view: name for name, in_view in source.field_mapping.items()}
+    known = set(schema.names)
+    # pandas adds an unnamed index as a column of its own; it is no part of the rows.
+    table = table.drop_columns([n for n in table.column_names if n.startswith("__index_level_") and n not in known])
+    names = [name if name in known else in_file.get(name, name) for name in table.column_names]
+    missing, extra = sorted(known - set(names)), sorted(set(names) - known)
+    if missing or extra or len(set(names)) != len(names):
+        raise PushedRowsError(
+            f"rows for source {source.name!r} have columns {sorted(names)}, expected {sorted(known)} "
+            f"(missing {missing}, unknown {extra}); send exactly the source's columns, nothing was written"
+        )
+    table = table.rename_columns(names)
+    columns = [_fitted(table.column(field.name), field, source) for field in schema]
+    return pa.table(columns, schema=schema.remove_metadata())
+
+
+def _fitted(column: pa.ChunkedArray, field: pa.Field, source: FileSource) -> pa.ChunkedArray:
+    try:
+        if pat.is_timestamp(field.type) and is_text(plain_type(column.type)):
+            column = parse_instants(column, f"column {field.name!r}")
+        if pat.is_boolean(field.type) != pat.is_boolean(column.type) and not pat.is_null(column.type):
+            raise pa.ArrowInvalid("truth values and other values are kept apart")
+        return column.cast(field.type)
+    except (pa.ArrowException, EntityRowsError) as error:
+        raise PushedRowsError(
+            f"rows for source {source.name!r}: column {field.name!r} has type {column.type}, the source has "
+            f"{field.type} ({str(error).splitlines()[0]}); convert it, nothing was written"
+        ) from error
+
+
+def read_logs(path: Path) -> pa.Table:
+    """Returns the rows of a Parquet file or of all Parquet files of a folder.
+
+    Raises:
+        SourceUnreadable: it is not there or not Parquet.
+    """
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise SourceUnreadable(f"logged features at {str(path)!r} cannot be read as Parquet: {error}") from error
+
+
+def _arrival_ns(config: RepoConfig, folder: Path) -> int:
+    """Returns the arrival time of a new file: now, or just after the last arrival if the clock has gone back."""
+    arrivals = (path.name.partition("-")[0] for path in folder.glob("[!.]*.parquet"))
+    last = max((int(arrival) for arrival in arrivals if arrival.isdecimal()), default=-1)
+    return max(clock_for(Path(config.repo_path or ".")).now_us() * 1_000, last + 1)
+
+
+def _no_rows(table: pa.Table) -> list[pa.RecordBatch]:
+    return [pa.RecordBatch.from_pylist([], schema=table.schema)]
