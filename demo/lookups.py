@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ class Answer:
 
     Shapes: `features` (the values), `statuses` and `known_from` by feature, each with one element per key in the
         order asked.
+
+    Units: `latency_ms` is from sending the request to having its answer, not read yet.
     """
 
     request_time: datetime
     features: Mapping[str, list[Any]]
     statuses: Mapping[str, list[str]]
     known_from: Mapping[str, list[datetime | None]]
+    latency_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,11 @@ class LookupClient:
             RuntimeError: the server refused; the message carries its reason.
         """
         body = json.dumps({"feature_service": feature_service, "entities": entities_of(rows)})
+        started = time.perf_counter()
         self._connection.request("POST", "/get-online-features", body, {"Content-Type": "application/json"})
         response = self._connection.getresponse()
         text = response.read()
+        latency_ms = (time.perf_counter() - started) * 1_000
         if response.status != http.HTTPStatus.OK:
             raise RuntimeError(
                 f"/get-online-features answered {response.status}: {text[:500].decode(errors='replace')}"
@@ -89,6 +95,7 @@ class LookupClient:
                 name: [_instant(text) for text in column.get("event_timestamps", [])]
                 for name, column in columns.items()
             },
+            latency_ms=latency_ms,
         )
 
 

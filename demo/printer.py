@@ -1,5 +1,6 @@
 """What the demo prints: an account for people in 80 columns, plain lines where nobody watches."""
 
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 WIDTH = 80
+_INDENT = "   "
 
 
 class Printer:
@@ -21,14 +23,18 @@ class Printer:
         self._number = 0
 
     def say(self, text: str) -> None:
-        """Prints one paragraph, as it is."""
-        self._console.print(escape(text))
+        """Prints one paragraph."""
+        for line in text.splitlines():
+            self._console.print("\n".join(textwrap.wrap(line, self._console.width)), markup=False)
+
+    def failure(self, text: str) -> None:
+        """Prints what went wrong, with its line breaks, lines of logs as long as they are."""
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Prints one paragraph under a step."""
-        table = Table.grid(padding=(0, 0, 0, 2))
-        table.add_row(escape(text))
-        self._console.print(table)
+        for line in textwrap.wrap(text, self._console.width - len(_INDENT)):
+            self._console.print(f"{_INDENT}{line}", markup=False)
 
     def command(self, text: str) -> None:
         """Prints a command for the reader to copy: on one line, however long."""
@@ -36,8 +42,8 @@ class Printer:
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
         """Prints a table whose first `left` columns are text and the others numbers."""
-        table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
-        table.add_column("")
+        table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
+        table.add_column(" ")
         for position, heading in enumerate(headings):
             table.add_column(escape(heading), justify="left" if position < left else "right")
         for row in rows:
@@ -66,4 +72,4 @@ class Printer:
                     progress.update(task, description=f"{part:<28.28}", completed=next(parts) if total else None)
 
                 yield move
-        self._console.print(f"   [dim]{time.monotonic() - started:.1f} s[/dim]")
+        self._console.print(f"{_INDENT}[dim]{time.monotonic() - started:.1f} s[/dim]")

@@ -5,13 +5,13 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from store.clock import Clock, clock_for, restart_clock
-from store.files import locked, write_atomically
+from store.files import write_atomically
 
 CLOCK_START = datetime(2013, 12, 5, 19, 6, tzinfo=UTC)
 """14:06 in New York on a Thursday of fog and delays. Rows are published at five past the full hour at the latest, and
@@ -30,10 +30,20 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
-    def building(self) -> Iterator[None]:
-        """Holds the lock under which one run at a time prepares, applies and materializes."""
-        with locked(self.path / "build"):
+    def building(self, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Holds the lock under which one run at a time prepares, applies and materializes.
+
+        Args:
+            on_wait: called if another run holds it, before waiting for that.
+        """
+        descriptor = os.open(self.path / "build.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not _try_exclusive(descriptor):
+                on_wait()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def on_the_clock(self) -> Iterator[Clock]:

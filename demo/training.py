@@ -112,10 +112,12 @@ def fit(rows: pd.DataFrame, columns: Sequence[str]) -> DelayModel:
     usable = tuple(name for name in columns if not _is_list(rows[name]))
     categories = {name: tuple(sorted(rows[name].dropna().unique())) for name in usable if _is_text(rows[name])}
     classifier = HistGradientBoostingClassifier(
-        max_iter=150,
-        learning_rate=0.08,
-        min_samples_leaf=100,
-        l2_regularization=1.0,
+        max_iter=100,
+        learning_rate=0.06,
+        max_leaf_nodes=20,
+        min_samples_leaf=200,
+        l2_regularization=5.0,
+        max_features=0.5,
         categorical_features="from_dtype",
         early_stopping=False,
         random_state=13,
