@@ -1,7 +1,7 @@
 """Fixtures for all tests: a feature repo folder of one's own, and the rule that nothing needed may be missing in CI."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,16 @@ def anyio_backend() -> str:
 def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in CALLERS_SETTINGS:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_embedded_redis_outlives_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stops at once what would stop by itself half a minute later; one still in use is left alone."""
+    yield
+    from store.online.embedded import stop_if_unused
+
+    for folder in tmp_path_factory.getbasetemp().rglob("data/redis"):
+        stop_if_unused(folder.parent.parent)
 
 
 @pytest.fixture

@@ -171,32 +171,49 @@ def test_a_skip_fails_where_every_part_must_be_there(project_root: Path, tmp_pat
 # --- setup --------------------------------------------------------------------------------------
 
 
-def run_setup(project_root: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(project_root / "tools" / "setup")],
-        env={"PATH": "/usr/bin:/bin"} | environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def setup_script(project_root: Path, tmp_path: Path) -> Path:
+    """The search for a Python alone, in a folder without an environment; it finds no work to do there."""
+    script = tmp_path / "tools" / "setup"
+    script.parent.mkdir()
+    script.write_bytes((project_root / "tools" / "setup").read_bytes())
+    script.chmod(0o755)
+    (script.parent / "setup_environment.py").write_text("import sys; print(sys.executable)\n")
+    return script
 
 
-def test_setup_without_a_fitting_python_says_what_to_do(project_root: Path) -> None:
-    refused = run_setup(project_root, PYTHON="/bin/false")
+def run_setup(script: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": "/usr/bin:/bin"} | environ
+    return subprocess.run([str(script)], env=environ, capture_output=True, text=True, check=False)
+
+
+def test_setup_without_a_fitting_python_says_what_to_do(setup_script: Path) -> None:
+    refused = run_setup(setup_script, PYTHON="/bin/false")
     assert refused.returncode == 1
     assert "no CPython 3.11 or 3.12 found (tried: /bin/false)" in refused.stderr
     assert "make PYTHON=" in refused.stderr
 
 
-def test_setup_passes_over_a_python_that_is_only_a_name(project_root: Path, tmp_path: Path) -> None:
+def test_setup_takes_the_python_that_is_named(setup_script: Path) -> None:
+    assert run_setup(setup_script, PYTHON=sys.executable).stdout.strip() == sys.executable
+
+
+def test_setup_keeps_the_python_of_an_environment_that_stands(setup_script: Path) -> None:
+    python = setup_script.parent.parent / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    assert Path(run_setup(setup_script).stdout.strip()).resolve() == Path(sys.executable).resolve()
+    assert ".venv" in run_setup(setup_script).stdout
+
+
+def test_setup_passes_over_a_python_that_is_only_a_name(setup_script: Path, tmp_path: Path) -> None:
+    shims = tmp_path / "shims"
+    shims.mkdir()
     for name in ("python3", "python3.11", "python3.12", "python"):
-        shim = tmp_path / name
-        shim.write_text("#!/bin/sh\necho 'not installed' >&2\nexit 127\n")
-        shim.chmod(0o755)
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "dirname").symlink_to("/usr/bin/dirname")
-    refused = run_setup(project_root, PATH=f"{tmp_path}:{tools}")
+        (shims / name).write_text("#!/bin/sh\necho 'not installed' >&2\nexit 127\n")
+        (shims / name).chmod(0o755)
+    (shims / "dirname").symlink_to("/usr/bin/dirname")
+    refused = run_setup(setup_script, PATH=str(shims))
     assert refused.returncode == 1
     assert "tried: python3, python3.11, python3.12, python, uv" in refused.stderr
 
