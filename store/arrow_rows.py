@@ -23,23 +23,31 @@ def encode_batch(definition: ViewDefinition, layout: RowLayout, batch: pa.Record
     """
     declared = (*definition.join_keys, *layout.columns)
     columns = {column.name: plain_from_arrow(column, batch.column(column.name)) for column in declared}
-    times = map(RowTimes, *(batch.column(name).to_pylist() for name in TIME_COLUMNS))
-    return encode_columns(definition, layout, columns, times)
+    return encode_columns(definition, layout, columns, row_times(batch))
+
+
+def row_times(batch: pa.RecordBatch | pa.Table) -> list[RowTimes]:
+    """Returns the times of a batch that holds `TIME_COLUMNS`; nanoseconds may be null where the time is."""
+    columns = (batch.column(name) for name in TIME_COLUMNS)
+    filled = (
+        pc.fill_null(c, 0) if name in (EVENT_NS, CREATED_NS) else c
+        for name, c in zip(TIME_COLUMNS, columns, strict=True)
+    )
+    return list(map(RowTimes, *(column.to_pylist() for column in filled)))
 
 
 def encode_columns(
     definition: ViewDefinition,
     layout: RowLayout,
     columns: Mapping[str, Sequence[Any]],
-    times: Iterable[RowTimes],
+    times: Sequence[RowTimes],
 ) -> Iterator[EncodedRow]:
     """Yields rows given as plain values by column; a row with a null in its key is left out, as nothing finds it."""
     encoder = entity_key_encoder(definition.project, definition.join_keys)
     encode = layout.encoder()
-    row_times = list(times)
-    keys = _rows(columns, encoder.names, len(row_times))
-    values = _rows(columns, [column.name for column in layout.columns], len(row_times))
-    for key_values, row_values, at in zip(keys, values, row_times, strict=True):
+    keys = _rows(columns, encoder.names, len(times))
+    values = _rows(columns, [column.name for column in layout.columns], len(times))
+    for key_values, row_values, at in zip(keys, values, times, strict=True):
         key = encoder.encode(key_values)
         if key is not None:
             yield EncodedRow(key, at, encode(row_values))
@@ -55,7 +63,7 @@ def with_time_columns(table: pa.Table, timestamp_field: str, created: str | None
     no_times = pa.nulls(table.num_rows, pa.int64()), pa.nulls(table.num_rows, pa.int64())
     known = us_and_ns(table.column(created)) if created else no_times
     for name, column in zip(TIME_COLUMNS, (*event, *known), strict=True):
-        table = table.append_column(name, pc.fill_null(column, 0) if name in (EVENT_NS, CREATED_NS) else column)
+        table = table.append_column(name, column)
     return table
 
 

@@ -11,12 +11,12 @@ from feast.infra.offline_stores.offline_utils import get_offline_store_from_conf
 from feast.repo_config import RepoConfig
 from feast.types import from_feast_to_pyarrow_type
 
-from store.arrow_rows import EVENT_US, TIME_COLUMNS, encode_batch, encode_columns, with_time_columns
+from store.arrow_rows import EVENT_US, encode_batch, encode_columns, row_times, with_time_columns
 from store.clock import from_us
 from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_windows, view_definition
 from store.errors import PushedRowsError
 from store.feast_values import plain_from_arrow, plain_from_python
-from store.kernel.codec import RowLayout, RowTimes
+from store.kernel.codec import RowLayout
 from store.kernel.values import is_opaque
 from store.limits import PUSH_FUTURE_SECONDS_MAX
 from store.offline.sources import file_source, open_source
@@ -105,8 +105,7 @@ def checked_write(config: RepoConfig, view: Any, columns: Mapping[str, Sequence[
     features = [column for column in definition.features if column.name in given]
     layout = RowLayout.of(features)
     plain = {c.name: plain_from_arrow(c, timed.column(c.name)) for c in declared} | opaque
-    times = map(RowTimes, *(timed.column(name).to_pylist() for name in TIME_COLUMNS))
-    rows = list(encode_columns(definition, layout, plain, times))
+    rows = list(encode_columns(definition, layout, plain, row_times(timed)))
     return Push(table.num_rows, (ViewWrite(definition.name, {layout: rows}),))
 
 

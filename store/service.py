@@ -187,7 +187,7 @@ class StoreService:
         """
         self._snapshots.current()
         # A registry of its own: Feast writes states and intervals into the one it materializes by.
-        store = FeatureStore(config=self._config)
+        store = FeatureStore(repo_path=str(self.repo_path), config=self._config)
         views = list(request.feature_views) if request.feature_views is not None else None
         try:
             if request.start is None and not request.disable_event_timestamp:

@@ -91,7 +91,8 @@ class RegistrySnapshots:
             raise RegistryUnavailable(
                 f"registry {str(path)!r} not found; run 'feast apply' in {str(self._repo_path)!r}"
             )
-        store = FeatureStore(config=self._config)
+        # Feast resolves the registry's path against the folder given here, not against the one in the settings.
+        store = FeatureStore(repo_path=str(self._repo_path), config=self._config)
         registry = store.registry
         projects = {project.name for project in registry.list_projects(allow_cache=True)}
         if self._config.project not in projects:

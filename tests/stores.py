@@ -127,6 +127,6 @@ def make_store(repo: Path, redis_url: str, rows: pd.DataFrame | None = None, **o
     """Returns a store over a repo with the users' Parquet file written and the definitions applied."""
     (repo / "data").mkdir(parents=True, exist_ok=True)
     (user_rows() if rows is None else rows).to_parquet(repo / "data" / "users.parquet")
-    store = FeatureStore(config=config(repo, redis_url, **online))
+    store = FeatureStore(repo_path=str(repo), config=config(repo, redis_url, **online))
     store.apply(objects())
     return store
