@@ -21,7 +21,7 @@ demo: setup ## the whole job on real flights: train, materialize, serve, compare
 	@$(bin)/larder demo
 
 serve: setup ## a server on 127.0.0.1:6566 with the demo's data, on the demo's clock
-	@test -s feature_repo/data/registry.db || $(bin)/larder demo
+	@$(bin)/larder demo --prepare-only
 	@LARDER_CLOCK=2013-12-05T19:06:00+00:00 $(bin)/larder serve --repo feature_repo
 
 test: setup ## the tests, long ones left out

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from demo.runs import CLOCK_START
+
 TARGETS = ("demo", "test", "test-all", "serve", "check")
 # Where this project was written or is checked: never part of it. Split up, so that this line is no finding itself.
 PATHS_OF_MACHINES = ("/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/", "/Use" + "rs/", "/opt/py" + "pi", ".py" + "env/")
@@ -120,6 +122,12 @@ def test_make_target_sets_up_before_it_runs(project_root: Path, target: str) -> 
 def test_make_test_leaves_long_tests_out_and_test_all_does_not(project_root: Path) -> None:
     assert 'pytest -m "not long"' in plan(project_root, "test")
     assert "not long" not in plan(project_root, "test-all")
+
+
+def test_make_serve_prepares_and_runs_on_the_clock_of_the_demo(project_root: Path) -> None:
+    planned = plan(project_root, "serve")
+    assert planned.index("larder demo --prepare-only") < planned.index("larder serve")
+    assert f"LARDER_CLOCK={CLOCK_START.isoformat()} " in planned
 
 
 def test_make_check_runs_lint_types_import_rules_and_tests(project_root: Path) -> None:
