@@ -142,7 +142,7 @@ def connect_async(target: RedisTarget) -> Any:
     options["retry"] = retry
     if target.is_sentinel:
         sentinel = redis.asyncio.Sentinel(target.hosts, sentinel_kwargs=_sentinel_options(target, options), **options)
-        return sentinel.master_for(target.sentinel_master)
+        return sentinel.master_for(target.sentinel_master, connection_pool_class=AsyncSentinelPool)
     pool_options = _pool_options(target, options)
     if target.embedded_repo is not None:
         pool_options |= {"connection_class": AsyncEmbeddedConnection, "repo_path": target.embedded_repo}
@@ -199,6 +199,18 @@ def _sentinel_options(target: RedisTarget, options: Mapping[str, Any]) -> dict[s
     if target.is_sentinel_tls:
         own |= {"ssl": True, **{name: value for name, value in target.options.items() if name.startswith("ssl_")}}
     return own
+
+
+class AsyncSentinelPool(redis.asyncio.sentinel.SentinelConnectionPool):
+    """Connections to a master that, when they are all closed, closes those to the sentinels too."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Closes the connections; only those that are not in use after a failover."""
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            # redis-py leaves them open, and a closed event loop then warns about each.
+            for sentinel in self.sentinel_manager.sentinels:
+                await sentinel.aclose()
 
 
 class UnixConnection(redis.UnixDomainSocketConnection):

@@ -294,7 +294,6 @@ class _Joining:
             supervisor_lock_path=str(self._home.supervisor_lock),
             supervisor_fd=supervisor_fd,
             idle_seconds=idle_seconds(self._environ),
-            start_seconds=START_SECONDS,
         )
 
     def _launch(self, orders: Orders) -> None:

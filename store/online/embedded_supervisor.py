@@ -32,6 +32,9 @@ TICK_SECONDS_MAX = 1.0
 REPLY_SECONDS = 5.0
 """A server that takes longer for a count is busy, so it is not unused; the count is repeated."""
 
+OPEN_SECONDS = 20.0
+"""For a started server to open its socket, which comes before loading its data: 5 ms, and slack for swapping."""
+
 STOP_SECONDS = 30.0
 """For the last sync of the append-only file on a slow disk; joiners wait meanwhile, so it must end."""
 
@@ -55,7 +58,6 @@ class Orders:
     supervisor_lock_path: str
     supervisor_fd: int
     idle_seconds: float
-    start_seconds: float
     server_fd: int | None = None
     server_command: list[str] = field(default_factory=list)
 
@@ -195,14 +197,13 @@ class Supervisor:
         _write_pid(orders.supervisor_fd, os.getpid())
         if orders.server_fd is not None:
             self._start(orders.server_fd)
-        wire = self._connect(time.monotonic() + orders.start_seconds)
-        if wire is None:
-            # It never opened its socket: nobody has written to it, so nothing can be lost.
-            self._end_child(signal.SIGKILL)
-            return
-        self._watch(wire)
-        # A server that lives on here is cut off and has dropped us too; SIGTERM still lets it sync its file.
-        self._end_child(signal.SIGTERM)
+        wire = self._connect(time.monotonic() + OPEN_SECONDS)
+        if wire is not None:
+            self._watch(wire)
+        self._end_child()
+        # A server that was killed leaves its socket file; no other server has ever the same name.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(orders.socket_path)  # noqa: PTH108 - pathlib would double the time to start
 
     def _start(self, server_fd: int) -> None:
         command = self._orders.server_command
@@ -268,7 +269,7 @@ class Supervisor:
             if not self._is_server_gone():
                 return False
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._orders.record_path)  # noqa: PTH108 - pathlib would double the time to start
+                os.unlink(self._orders.record_path)  # noqa: PTH108 - see above
             # Joiners wait for the start lock: they must find this lock free as soon as they get that one.
             os.close(self._orders.supervisor_fd)
             return True
@@ -329,9 +330,13 @@ class Supervisor:
                 return False
         return True
 
-    def _end_child(self, how: signal.Signals) -> None:
-        if self._child is not None and not self._reap():
-            os.kill(self._child, how)
+    def _end_child(self) -> None:
+        """Ends a server that lives on although it is cut off or never opened its socket; it may sync its file."""
+        if self._child is None or self._reap():
+            return
+        os.kill(self._child, signal.SIGTERM)
+        if not self._is_server_gone():
+            os.kill(self._child, signal.SIGKILL)
             os.waitpid(self._child, 0)
 
 

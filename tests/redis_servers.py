@@ -1,0 +1,165 @@
+"""Private redis-servers for tests: started in a folder, without persistence, and gone at the end of the block."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from store.online.embedded_settings import find_redis_server
+
+START_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """A running server.
+
+    Args:
+        address: what a connection string says: `127.0.0.1:<port>`, or the URL of a unix socket.
+    """
+
+    address: str
+    url: str
+    process: subprocess.Popen[bytes]
+    socket_path: Path | None = None
+    port: int | None = None
+
+    def client(self, **options: object) -> redis.Redis:
+        """Returns a plain redis-py client."""
+        return redis.Redis.from_url(self.url, **options)
+
+
+def poll_until(condition: Callable[[], object], seconds: float = START_SECONDS, what: str = "") -> None:
+    """Returns as soon as a condition holds; fails the test if it does not before the deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what or condition}"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """Returns a TCP port of 127.0.0.1 that nobody listens on, so low that a cluster's bus port fits above it."""
+    while True:
+        port = 20_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+def redis_binary() -> Path:
+    """Returns the redis-server that the embedded Redis would use too."""
+    return find_redis_server(os.environ, Path("/nonexistent"))
+
+
+@contextmanager
+def private_redis(folder: Path, *options: str) -> Iterator[RedisServer]:
+    """Runs a redis-server on a unix socket, without a TCP port.
+
+    Args:
+        folder: where it writes its log; of any length, since the socket lies in a short folder of its own.
+        options: more of its command line, like `"--maxmemory", "2mb"`.
+    """
+    sockets = Path(tempfile.mkdtemp(prefix="larder-test-", dir="/tmp"))
+    path = sockets / "redis.sock"
+    try:
+        command = [*_command(folder, port=0), "--unixsocket", str(path), "--unixsocketperm", "700", *options]
+        with _running(command, folder) as process:
+            server = RedisServer(f"unix://{path}", f"unix://{path}", process, socket_path=path)
+            _wait_for_pong(server)
+            yield server
+    finally:
+        shutil.rmtree(sockets)
+
+
+@contextmanager
+def private_redis_tcp(folder: Path, *options: str, port: int | None = None) -> Iterator[RedisServer]:
+    """Runs a redis-server on a port of 127.0.0.1, a free one if none is named."""
+    port = free_port() if port is None else port
+    with _running([*_command(folder, port=port), *options], folder) as process:
+        server = RedisServer(f"127.0.0.1:{port}", f"redis://127.0.0.1:{port}", process, port=port)
+        _wait_for_pong(server)
+        yield server
+
+
+@contextmanager
+def private_cluster(folder: Path, nodes: int = 3) -> Iterator[list[RedisServer]]:
+    """Runs a Redis Cluster of some masters that share all slots."""
+    with ExitStack() as stack:
+        servers = []
+        for number in range(nodes):
+            own = folder / f"node{number}"
+            own.mkdir()
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--dir", str(own))
+            servers.append(stack.enter_context(private_redis_tcp(own, *options)))
+        clients = [stack.enter_context(server.client()) for server in servers]
+        bounds = [16_384 * number // nodes for number in range(nodes + 1)]
+        for number, client in enumerate(clients):
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(bounds[number], bounds[number + 1]))
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+        for client in clients:
+            poll_until(lambda client=client: _knows_cluster(client, nodes), what="the cluster agrees")
+        yield servers
+
+
+@contextmanager
+def private_sentinel(folder: Path, master: RedisServer, name: str, *options: str) -> Iterator[RedisServer]:
+    """Runs a sentinel that watches a master under a name."""
+    port = free_port()
+    settings = folder / "sentinel.conf"
+    lines = (f"port {port}", f"dir {folder}", f"sentinel monitor {name} 127.0.0.1 {master.port} 1", *options)
+    settings.write_text("".join(f"{line}\n" for line in lines))
+    with _running([str(redis_binary()), str(settings), "--sentinel"], folder) as process:
+        server = RedisServer(f"127.0.0.1:{port}", f"redis://127.0.0.1:{port}", process, port=port)
+        _wait_for_pong(server)
+        yield server
+
+
+def _command(folder: Path, port: int) -> list[str]:
+    options = {"port": str(port), "bind": "127.0.0.1", "dir": str(folder), "save": "", "appendonly": "no"}
+    return [str(redis_binary()), *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+@contextmanager
+def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (folder / "redis.log").open("ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for_pong(server: RedisServer) -> None:
+    def answers() -> bool:
+        assert server.process.poll() is None, f"redis-server ended at its start: {server.process.args}"
+        try:
+            with server.client() as client:
+                client.execute_command("PING")
+        except (redis.ResponseError, redis.AuthenticationError):
+            return True
+        except redis.ConnectionError:
+            return False
+        return True
+
+    poll_until(answers, what=f"redis-server at {server.address} answers")
+
+
+def _knows_cluster(client: redis.Redis, nodes: int) -> bool:
+    info = client.execute_command("CLUSTER", "INFO")
+    text = info if isinstance(info, dict) else dict(line.split(":") for line in info.decode().split())
+    return text["cluster_state"] == "ok" and int(text["cluster_known_nodes"]) == nodes
