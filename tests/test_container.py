@@ -23,6 +23,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import redis
 import yaml
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 START_SECONDS_MAX = 20
 AWKWARD_PASSWORD = 'p@ss:/w?r#d%41 "quoted" \\back $HOME `id` ü'
@@ -361,7 +363,9 @@ def test_redis_starts_with_the_settings_that_larder_needs(redis_port: tuple[int,
 
 
 def test_redis_refuses_who_has_no_password(redis_port: tuple[int, int]) -> None:
-    with redis.Redis(port=redis_port[1], protocol=2) as client, pytest.raises(redis.AuthenticationError):
+    # The client would take the refusal for a lost connection and try again for seconds.
+    never = Retry(NoBackoff(), 0)
+    with redis.Redis(port=redis_port[1], protocol=2, retry=never) as client, pytest.raises(redis.AuthenticationError):
         client.ping()
 
 
