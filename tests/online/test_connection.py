@@ -294,7 +294,7 @@ def test_embedded_redis_that_cannot_start_again_says_so(embedded_target: RedisTa
     with connect(embedded_target) as client:
         client.set("a", 1)
     assert stop_if_unused(repo)
-    journal = repo / "data/redis/appendonly.aof"
+    (journal,) = [*repo.glob("data/redis/appendonly.aof"), *repo.glob("data/redis/appendonlydir/*.incr.aof")]
     good = journal.read_bytes()
     journal.write_bytes(b"not a journal\n" + good)
     with pytest.raises(OnlineStoreUnavailable, match="Bad file format"):
