@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from store.errors import PushedRowsError, TooLarge, UnequalLengths
@@ -26,7 +27,8 @@ def checked_table(
     Args:
         what: names the push in errors, such as `push source 'clicks'`.
         columns: JSON values or Python objects, by the names of the schema; timestamps as ISO 8601 text or
-            datetimes, without a zone in UTC.
+            datetimes, without a zone in UTC; numbers that are not finite as the texts NaN, Infinity, -Infinity.
+            A NaN that is no text is pandas' null.
         schema: the columns of the batch source.
         required: columns that must be given.
         not_null: columns in which every row must have a value.
@@ -50,7 +52,7 @@ def checked_table(
         )
     for name in not_null:
         for row, value in enumerate(columns.get(name, ())):
-            if value is None or value != value:  # noqa: PLR0124 - NaN and pandas' NaT are not equal to themselves
+            if _is_missing(value):
                 raise PushedRowsError(f"{what}, row {row}: column {name!r} is null; give every row a value there")
     arrays = [
         _array(what, field, columns[field.name]) if field.name in columns else pa.nulls(count, field.type)
@@ -59,14 +61,19 @@ def checked_table(
     return pa.Table.from_arrays(arrays, schema=pa.schema([pa.field(f.name, f.type) for f in schema]))
 
 
+def _is_missing(value: Any) -> bool:
+    """Whether a value stands for null: None, and what pandas has for it, NaN among them."""
+    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
+
+
 def _array(what: str, field: pa.Field, values: Sequence[Any]) -> pa.Array:
     converted = [_converted(what, field, row, value) for row, value in enumerate(values)]
     try:
-        return pa.array(converted, field.type, from_pandas=True)
+        return pa.array(converted, field.type)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         for row, value in enumerate(converted):
             try:
-                pa.array([value], field.type, from_pandas=True)
+                pa.array([value], field.type)
             except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
                 raise _misfit(what, field, row, values[row]) from error
         raise
@@ -74,10 +81,10 @@ def _array(what: str, field: pa.Field, values: Sequence[Any]) -> pa.Array:
 
 def _converted(what: str, field: pa.Field, row: int, value: Any) -> Any:
     """Returns a JSON value as the Python object from which Arrow makes the field's type; None for a missing one."""
-    if value is None or value != value:  # noqa: PLR0124 - NaN and pandas' NaT are not equal to themselves
-        return value if pa.types.is_floating(field.type) else None
-    if hasattr(value, "item") and not hasattr(value, "isoformat"):
-        value = value.item() if getattr(value, "ndim", 0) == 0 else value.tolist()
+    if _is_missing(value):
+        return None
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if pa.types.is_timestamp(field.type):
         return _instant(what, field, row, value)
     if pa.types.is_floating(field.type) and isinstance(value, str):

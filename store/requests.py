@@ -26,7 +26,8 @@ class LookupAnswer:
     """The answer to a lookup, column-major: entity columns first, then features in request order.
 
     Shapes: `values[i][r]`, `statuses[i][r]`, `event_timestamps[i][r]` belong to `feature_names[i]` and entity
-    row r. Values are ready for JSON (bytes as base64, non-finite floats as strings, as Feast's server has it).
+    row r; `views[i]` is the view that column i belongs to, None for an entity column. Values are ready for JSON
+    (bytes as base64, non-finite floats as strings, as Feast's server has it).
     Units: event timestamps are RFC 3339 in UTC, None where no row was found.
     """
 
@@ -34,6 +35,7 @@ class LookupAnswer:
     values: list[list[Any]]
     statuses: list[list[str]]
     event_timestamps: list[list[str | None]]
+    views: list[str | None]
     request_time: datetime
     view_versions: dict[str, int] = field(default_factory=dict)
 

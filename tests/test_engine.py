@@ -89,7 +89,7 @@ def test_the_interval_is_half_open(store: FeatureStore, repo: Path) -> None:
 def test_running_again_changes_nothing(store: FeatureStore, server: RedisServer) -> None:
     def dump() -> dict[bytes, Any]:
         client = server.client()
-        return {key: client.hgetall(key) for key in client.keys()}
+        return {key: client.hgetall(key) for key in client.keys("*")}
 
     store.materialize(NOW - DAY, NOW)
     before = dump()
@@ -133,7 +133,7 @@ def test_a_rolled_back_redis_is_made_whole_by_the_next_run(
     client = server.client()
     write_users(repo, [(user, NOW - timedelta(hours=6 - user), user) for user in (1, 2, 3)])
     store.materialize(NOW - DAY, NOW - timedelta(hours=4))
-    backup = {key: client.dump(key) for key in client.keys()}
+    backup = {key: client.dump(key) for key in client.keys("*")}
     store.materialize(NOW - timedelta(hours=4), NOW - timedelta(hours=3))
     assert orders(store, [1, 2, 3]) == [1, 2, None]
     client.flushall()

@@ -73,8 +73,8 @@ def _newest_batches(
     """Yields the number of keys, then the batches of their newest rows; at least one batch."""
     with connected(settings, source.paths) as connection:
         connection.execute(newest.chosen_statement)
-        counted = connection.execute("SELECT count(*) FROM larder_newest").fetchone()
-        yield counted[0] if counted else 0
+        [counted] = connection.execute("SELECT count(*) FROM larder_newest").fetchall()
+        yield counted[0]
         yield from _batches(connection.sql(newest.answer_sql).to_arrow_reader(rows_max))
 
 

@@ -23,6 +23,7 @@ from pydantic import StrictStr
 
 from store.clock import Clock, clock_for
 from store.errors import UnequalLengths
+from store.feast_noise import quieten
 from store.online.client import AsyncRedisSession, RedisSession
 from store.online.connection import RedisTarget, settings_of
 from store.online.conversations import Knowledge
@@ -32,6 +33,8 @@ from store.online.plans import PlanCache
 from store.online.responses import online_response
 from store.online.rows import ProtoRow, entity_key_rows, online_reads, rows_to_write, stored_names, write_proto_rows
 from store.online.views import drop_project, drop_view
+
+quieten()
 
 EntityRows = list[dict[str, Any]] | Mapping[str, Sequence[Any] | RepeatedValue]
 

@@ -71,6 +71,7 @@ class OnlinePlan:
         request_columns: the request data that on-demand views need and that must be given.
         columns: all feature columns, read or computed.
         names: the name of each column in the answer.
+        view_names: the view of each column, as the request calls it.
         outputs: the columns that the caller asked for, in that order.
     """
 
@@ -80,6 +81,7 @@ class OnlinePlan:
     on_demand: tuple[OnDemandRead, ...]
     columns: tuple[Column, ...]
     names: tuple[str, ...]
+    view_names: tuple[str, ...]
     outputs: tuple[int, ...]
 
 
@@ -131,7 +133,14 @@ class _Compiler:
             for column, join_key in zip(read.key_columns, _sorted_join_keys(read), strict=True)
         }
         return OnlinePlan(
-            entity_columns, request_columns, views, on_demand, tuple(self._columns), tuple(self._names), outputs
+            entity_columns=entity_columns,
+            request_columns=request_columns,
+            views=views,
+            on_demand=on_demand,
+            columns=tuple(self._columns),
+            names=tuple(self._names),
+            view_names=tuple(view_name for view_name, _ in self._places),
+            outputs=outputs,
         )
 
     def _service_features(self, service: FeatureService) -> list[tuple[str, str]]:

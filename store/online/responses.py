@@ -84,7 +84,8 @@ def lookup_answer(
                 assert times is not None
                 stamps[times] = rfc3339(times)
         event_timestamps.append([stamps[times] for times in answer.event_times])
-    return LookupAnswer(names, values, statuses, event_timestamps, request_time, view_versions(plan))
+    views = [None] * len(plan.entity_columns) + [plan.view_names[place] for place in plan.outputs]
+    return LookupAnswer(names, values, statuses, event_timestamps, views, request_time, view_versions(plan))
 
 
 def rfc3339(times: RowTimes) -> str:

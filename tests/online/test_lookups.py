@@ -221,10 +221,10 @@ def test_online_read_withholds_an_expired_value(store: FeatureStore) -> None:
 def test_removing_a_view_removes_its_rows_and_no_other_projects(store: FeatureStore, server: RedisServer) -> None:
     client = server.client()
     client.hset(b"7:webshop:{7:user_idi1,}", b"users#1", b"theirs")
-    before = {key for key in client.keys() if key.startswith(b"4:shop:{")}
+    before = {key for key in client.keys("*") if key.startswith(b"4:shop:{")}
     assert before
     store.apply([USER], objects_to_delete=[store.get_feature_view("users")], partial=False)
-    assert {key for key in client.keys() if key.startswith(b"4:shop:{")} == set()
+    assert {key for key in client.keys("*") if key.startswith(b"4:shop:{")} == set()
     assert client.hget(b"7:webshop:{7:user_idi1,}", b"users#1") == b"theirs"
 
 
@@ -233,7 +233,7 @@ def test_teardown_leaves_nothing_of_the_project_and_all_of_others(store: Feature
     client.set(b"7:webshop:x", b"theirs")
     client.set(b"5:shop2:x", b"theirs")
     store.teardown()
-    assert set(client.keys()) == {b"7:webshop:x", b"5:shop2:x"}
+    assert set(client.keys("*")) == {b"7:webshop:x", b"5:shop2:x"}
 
 
 def test_keys_expire_where_that_is_asked_for(repo: Path, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
