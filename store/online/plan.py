@@ -219,15 +219,18 @@ class _Compiler:
         for view_name in [name for name, view in self._views.items() if _is_computed(view)]:
             view = self._views[view_name]
             outputs = tuple((f, place) for (name, f), place in self._places.items() if name == view_name)
-            inputs: list[tuple[str, int]] = []
+            inputs: list[tuple[str, str, int]] = []
             for projection in view.source_feature_view_projections.values():
                 source_name = projection.name_to_use()
                 if source_name not in self._views:
                     self._views[source_name] = self._load(projection.name, None).with_projection(projection)
                 for feature in projection.features:
                     place = self._place_source(source_name, projection, feature.name)
-                    inputs += [(feature.name, place), (f"{projection.name}__{feature.name}", place)]
-            reads.append(OnDemandRead(view, outputs, tuple(inputs)))
+                    inputs.append((feature.name, f"{projection.name}__{feature.name}", place))
+            # Feast adds the other form of each name; given both, it would make a column twice.
+            is_ambiguous = len({name for name, _, _ in inputs}) < len(inputs)
+            named = tuple((full if is_ambiguous else short, place) for short, full, place in inputs)
+            reads.append(OnDemandRead(view, outputs, named))
         return reads
 
     def _place_source(self, source_name: str, projection: Any, feature: str) -> int:
