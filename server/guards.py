@@ -179,5 +179,6 @@ def _without_port(host: str) -> str:
     """Returns a Host header's name in lower case, without port and without the dot of a rooted name."""
     name = host.strip().lower()
     if name.startswith("["):
-        return name.partition("]")[0] + "]"
+        address, bracket, _ = name.partition("]")
+        return address + bracket
     return name.partition(":")[0].removesuffix(".")

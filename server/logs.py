@@ -1,6 +1,7 @@
 """Logs as JSON lines on standard error, one event a line, whoever logs: Larder, uvicorn, Feast."""
 
 import logging
+import os
 import sys
 
 import structlog
@@ -35,6 +36,9 @@ def configure_logs(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # Uvicorn tells its life in eight lines a start; what matters of it Larder says itself.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # Uvicorn tells its life in eight lines a start, and Feast each look at its registry.
+    for chatty in ("uvicorn.error", "feast"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # A materialization draws its progress for a person at a terminal; among lines of JSON nobody watches it.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     logging.captureWarnings(True)

@@ -108,7 +108,9 @@ def make_worker_app(settings: ServerSettings) -> "FastAPI":
         return create_app(settings)
     except LarderError as error:
         sys.stderr.write(f"larder: {error}\n")
-        raise SystemExit(STARTUP_FAILURE) from error
+        sys.stderr.flush()
+        # At once: a worker that takes its time to end answers no health check, for which its parent would wait.
+        os._exit(STARTUP_FAILURE)
 
 
 def _config(settings: ServerSettings, app: object, *, is_factory: bool = False) -> uvicorn.Config:

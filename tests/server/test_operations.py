@@ -1,0 +1,119 @@
+import re
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from prometheus_client.parser import text_string_to_metric_families
+
+from server.policy import POLICIES
+from tests.server.live import LiveServer
+
+
+def samples(server: LiveServer) -> dict[tuple[str, ...], float]:
+    text = server.get("/metrics").text
+    return {
+        (sample.name, *(f"{key}={value}" for key, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_ready_tells_of_registry_redis_and_clock(server: LiveServer) -> None:
+    answer = server.get("/ready")
+    report = answer.json()
+    assert answer.status_code == 200
+    assert report["ready"] is True
+    assert report["project"] == "cabs"
+    assert report["registry"]["version"]
+    assert 0 <= report["registry"]["age_seconds"] < 60
+    assert report["clock"]["is_system"] is True
+
+
+def test_lookups_are_counted_by_keys_and_by_statuses_of_each_view(server: LiveServer) -> None:
+    before = samples(server)
+    server.lookup({"driver_id": [1, 2, 99]}, "driver_stats:rate", "driver_stats:trips")
+    after = samples(server)
+
+    def grown(*key: str) -> float:
+        return after.get(key, 0) - before.get(key, 0)
+
+    assert grown("larder_lookup_keys_total") == 3
+    for status in ("PRESENT", "OUTSIDE_MAX_AGE", "NOT_FOUND"):
+        assert grown("larder_lookup_values_total", f"status={status}", "view=driver_stats") == 2
+    labels = ("method=POST", "path=/get-online-features", "status=200")
+    assert grown("larder_requests_total", *labels) == 1
+    assert grown("larder_request_seconds_count", "path=/get-online-features") == 1
+    assert after["larder_ready",] == 1
+    assert after["larder_registry_age_seconds",] < 60
+
+
+def test_paths_that_clients_make_up_are_no_labels(server: LiveServer) -> None:
+    for number in range(3):
+        server.get(f"/made-up-{number}")
+    assert "made-up" not in server.get("/metrics").text
+
+
+def test_docs_load_nothing_from_outside(server: LiveServer) -> None:
+    page = server.get("/docs")
+    links = re.findall(r"(?:src|href)=\"([^\"]+)\"", page.text)
+    assert len(links) >= 3
+    for link in links:
+        assert link.startswith("/docs-assets/")
+        assert server.get(link).status_code == 200
+    assert "https://" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("path", ["/docs-assets/none.js", "/docs-assets/../app.py", "/docs-assets/%2e%2e/core.py"])
+def test_docs_give_away_no_other_file(server: LiveServer, path: str) -> None:
+    assert server.get(path).status_code == 404
+
+
+def test_the_openapi_document_is_valid_and_names_every_path(server: LiveServer) -> None:
+    document = server.get("/openapi.json").json()
+    assert set(document["paths"]) == set(POLICIES) - {"/docs", "/openapi.json"}
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    names = set(re.findall(r"#/components/schemas/(\w+)", server.get("/openapi.json").text))
+    assert names == set(document["components"]["schemas"])
+
+
+def test_the_openapi_document_tells_of_tokens_where_there_are_any(guarded: LiveServer) -> None:
+    from tests.server.conftest import TOKENS
+
+    headers = {"Authorization": f"Bearer {TOKENS['read']}"}
+    document = guarded.get("/openapi.json", headers=headers).json()
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    assert "security" not in document["paths"]["/health"]["get"]
+    assert document["paths"]["/push"]["post"]["security"] == [{"token": []}]
+
+
+def test_no_request_that_fits_the_document_or_does_not_is_answered_with_a_server_error(whole: LiveServer) -> None:
+    schema = schemathesis.openapi.from_url(f"{whole.url}/openapi.json")
+    paths = []
+    for operation in schema.get_all_operations():
+        paths.append(operation.ok().path)
+        _run(operation.ok())
+    assert set(paths) == set(POLICIES) - {"/docs", "/openapi.json"}
+
+
+def _run(operation: schemathesis.APIOperation) -> None:
+    modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
+
+    # A failing request is told as it is: making it smaller would take as many requests again.
+    @settings(
+        max_examples=25,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.one_of([operation.as_strategy(generation_mode=mode) for mode in modes]))
+    def check(case: schemathesis.Case) -> None:
+        answer = case.call()
+        assert answer.status_code < 500, f"{case.as_curl_command()}\n{answer.text}"
+        assert answer.status_code < 400 or "detail" in answer.json()
+
+    check()

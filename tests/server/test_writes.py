@@ -1,0 +1,191 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from store.limits import PUSH_ROWS_MAX
+from tests.redis_servers import poll_until
+from tests.server.live import LiveServer
+
+
+def now(**shift: float) -> str:
+    return (datetime.now(UTC) + timedelta(**shift)).isoformat()
+
+
+def drivers(*ids: Any, **changes: list[Any]) -> dict[str, list[Any]]:
+    count = len(ids)
+    return {
+        "driver_id": list(ids),
+        "rate": [0.75] * count,
+        "trips": [7] * count,
+        "photo": [None] * count,
+        "marks": [[1, 2]] * count,
+        "event_timestamp": [now()] * count,
+        "created": [now()] * count,
+        **changes,
+    }
+
+
+def rate_of(server: LiveServer, driver_id: int) -> Any:
+    return server.lookup({"driver_id": [driver_id]}, "driver_stats:rate").json()["results"][1]["values"][0]
+
+
+def test_pushed_rows_are_looked_up_at_once(server: LiveServer) -> None:
+    answer = server.post("/push", {"push_source_name": "stats_push", "df": drivers(101, 102), "to": "online"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"rows": 2}
+    assert rate_of(server, 101) == 0.75
+
+
+def test_a_push_to_both_sides_is_found_on_both(server: LiveServer) -> None:
+    body = {
+        "push_source_name": "stats_push",
+        "df": drivers(103),
+        "to": "online_and_offline",
+        "allow_registry_cache": False,
+        "transform_on_write": True,
+    }
+    answer = server.post("/push", body)
+    assert answer.status_code == 200, answer.text
+    assert rate_of(server, 103) == 0.75
+    entities = {"driver_id": [103], "event_timestamp": [now(seconds=5)]}
+    trained = server.post("/get-historical-features", {"entities": entities, "features": ["driver_stats:rate"]})
+    assert trained.json()["columns"]["rate"] == [0.75]
+
+
+def test_an_older_row_does_not_replace_a_newer(server: LiveServer) -> None:
+    older = drivers(104, rate=[0.1], event_timestamp=[now(hours=-1)])
+    for frame in (drivers(104), older):
+        assert server.post("/push", {"push_source_name": "stats_push", "df": frame}).status_code == 200
+    assert rate_of(server, 104) == 0.75
+
+
+def test_an_empty_push_writes_nothing(server: LiveServer) -> None:
+    answer = server.post("/push", {"push_source_name": "stats_push", "df": drivers()})
+    assert (answer.status_code, answer.json()) == (200, {"rows": 0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "named"),
+    [
+        ({"push_source_name": "nope"}, 404, "nope"),
+        ({"df": {}}, 422, "df"),
+        ({"df": [1]}, 422, "$.df"),
+        ({"df": {"driver_id": 1}}, 422, "$.df"),
+        ({"to": "everywhere"}, 422, "everywhere"),
+        ({"too": "online"}, 422, "too"),
+        ({"df": drivers(105, rate=["high"])}, 422, "high"),
+        ({"df": drivers(105, 105, rate=[1.0, "high"])}, 422, "row 1"),
+        ({"df": drivers(None)}, 422, "driver_id"),
+        ({"df": drivers(105, event_timestamp=[now(minutes=9)])}, 422, "more than 60 s after now"),
+        ({"df": drivers(105, event_timestamp=[None])}, 422, "event_timestamp"),
+        ({"df": drivers(105, event_timestamp=["soon"])}, 422, "soon"),
+        ({"df": {**drivers(105), "shoe": [1]}}, 422, "shoe"),
+        ({"df": {k: v for k, v in drivers(105).items() if k != "rate"}}, 422, "rate"),
+        ({"df": drivers(105, rate=[1.0, 2.0])}, 422, "'rate': 2"),
+        ({"df": {"driver_id": [105] * (PUSH_ROWS_MAX + 1)}}, 413, str(PUSH_ROWS_MAX)),
+    ],
+)
+def test_one_bad_row_refuses_the_whole_push(
+    server: LiveServer, changes: dict[str, Any], status: int, named: str
+) -> None:
+    body = {"push_source_name": "stats_push", "df": drivers(105), "to": "online_and_offline", **changes}
+    answer = server.post("/push", body)
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["detail"]
+    assert named in answer.json()["detail"]
+    assert rate_of(server, 105) is None
+
+
+def test_rows_written_to_one_view_are_looked_up_at_once(server: LiveServer) -> None:
+    frame = {"driver_id": [106], "city": ["york"], "tips": [9.5], "event_timestamp": [now()], "created": [None]}
+    answer = server.post("/write-to-online-store", {"feature_view_name": "areas", "df": frame})
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"rows": 1}
+    found = server.lookup({"driver_id": [106], "city": ["york"]}, "areas:tips")
+    assert found.json()["results"][2]["values"] == [9.5]
+
+
+def test_bytes_are_written_to_one_view_as_base64(server: LiveServer) -> None:
+    frame = drivers(108, photo=["/wA="])
+    answer = server.post("/write-to-online-store", {"feature_view_name": "driver_stats", "df": frame})
+    assert answer.status_code == 200, answer.text
+    found = server.lookup({"driver_id": [108]}, "driver_stats:photo")
+    assert found.json()["results"][1]["values"] == ["/wA="]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "named"),
+    [
+        ({"feature_view_name": "nope"}, 404, "nope"),
+        ({"df": {}}, 422, "df"),
+        ({"df": drivers(107, rate=["high"])}, 422, "high"),
+        ({"df": {**drivers(107), "shoe": [1]}}, 422, "shoe"),
+    ],
+)
+def test_a_wrong_write_is_refused(server: LiveServer, changes: dict[str, Any], status: int, named: str) -> None:
+    answer = server.post("/write-to-online-store", {"feature_view_name": "driver_stats", "df": drivers(107), **changes})
+    assert answer.status_code == status, answer.text
+    assert named in answer.json()["detail"]
+    assert rate_of(server, 107) is None
+
+
+def test_materialize_and_incremental_answer_when_done(server: LiveServer) -> None:
+    body = {"start_ts": "2000-01-01T00:00:00", "end_ts": now(), "feature_views": ["areas"]}
+    answer = server.post("/materialize", body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"status": "done", "feature_views": ["areas"]}
+    answer = server.post("/materialize-incremental", {"end_ts": now(), "feature_views": ["areas"]})
+    assert answer.status_code == 200, answer.text
+
+
+def test_materialize_may_run_in_the_background(server: LiveServer) -> None:
+    body = {"start_ts": "2000-01-01", "end_ts": now(), "feature_views": ["areas"]}
+    answer = server.post("/materialize?async=true", body)
+    assert (answer.status_code, answer.json()["status"]) == (202, "accepted")
+    poll_until(lambda: server.post("/materialize", body).status_code == 200, what="the background run is over")
+
+
+def test_materialize_without_event_timestamps(server: LiveServer) -> None:
+    answer = server.post("/materialize", {"disable_event_timestamp": True, "feature_views": ["areas"]})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("query", ["", "?async=true"])
+@pytest.mark.parametrize(
+    ("body", "status", "named"),
+    [
+        ({}, 422, "start_ts"),
+        ({"start_ts": "2020-01-01"}, 422, "end_ts"),
+        ({"start_ts": "2020-01-02", "end_ts": "2020-01-01"}, 422, "2020-01-02"),
+        ({"start_ts": "2020-01-01", "end_ts": "2020-01-01T00:00:00Z"}, 422, "before"),
+        ({"start_ts": "then", "end_ts": "2020-01-01"}, 422, "then"),
+        ({"start_ts": "2020-01-01", "end_ts": "2020-01-02", "feature_views": ["nope"]}, 404, "nope"),
+        ({"start_ts": "2020-01-01", "end_ts": "2020-01-02", "feature_views": "areas"}, 422, "$.feature_views"),
+        ({"start_ts": "2020-01-01", "end_ts": "2020-01-02", "version": "v2"}, 422, "v2"),
+        ({"start_ts": "2000-01-01", "end_ts": "2100-01-01", "feature_views": ["lost"]}, 503, "lost.parquet"),
+        ({"start_ts": "2000-01-01", "end_ts": "2100-01-01", "feature_views": ["lacking"]}, 503, "ghost"),
+    ],
+)
+def test_a_wrong_materialization_is_refused_also_in_the_background(
+    server: LiveServer, query: str, body: dict[str, Any], status: int, named: str
+) -> None:
+    answer = server.post(f"/materialize{query}", body)
+    assert answer.status_code == status, answer.text
+    assert named in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "named"),
+    [
+        ({}, 422, "end_ts"),
+        ({"end_ts": "soon"}, 422, "soon"),
+        ({"end_ts": "2020-01-01", "feature_views": ["no"]}, 404, "no"),
+    ],
+)
+def test_a_wrong_incremental_materialization_is_refused(
+    server: LiveServer, body: dict[str, Any], status: int, named: str
+) -> None:
+    answer = server.post("/materialize-incremental", body)
+    assert answer.status_code == status, answer.text
+    assert named in answer.json()["detail"]
