@@ -15,6 +15,7 @@ from store.errors import OfflineStoreError, OutOfSpace, SourceUnreadable
 from store.kernel.source_scan import literal
 
 _DISK_FULL_SIGNS = ("no space left", "disk full", "failed to offload", "max_temp_directory_size")
+_NAMED_FILES_MAX = 3
 _DAMAGE_SIGNS = ("parquet", "magic bytes", "snappy", "zstd", "gzip", "lz4", "corrupt", "thrift", "page header")
 
 
@@ -40,7 +41,7 @@ def connected(
         SourceUnreadable, OutOfSpace, OfflineStoreError: what DuckDB raises inside the block, translated.
     """
     spill = Path(settings.spill_folder or tempfile.gettempdir()) / f"larder-{os.getpid()}-{secrets.token_hex(4)}"
-    with translated():
+    with translated(readable, spill):
         connection = duckdb.connect(
             config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
         )
@@ -80,8 +81,8 @@ def is_pattern(path: str) -> bool:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turns DuckDB's errors into ours."""
+def translated(readable: Sequence[str], spill: Path) -> Iterator[None]:
+    """Turns DuckDB's errors into ours, naming the source files if one of them is at fault."""
     try:
         yield
     except duckdb.OutOfMemoryException as error:
@@ -90,18 +91,28 @@ def translated() -> Iterator[None]:
             "`spill_folder` to a disk with room, under offline_store in feature_store.yaml"
         ) from error
     except duckdb.Error as error:
-        message = str(error).lower()
-        if any(sign in message for sign in _DISK_FULL_SIGNS):
+        message = str(error)
+        if str(spill) in message or any(sign in message.lower() for sign in _DISK_FULL_SIGNS):
             raise OutOfSpace(
-                f"no room left for spilling: {_first_line(error)}; set `spill_folder` under offline_store in "
-                "feature_store.yaml to a disk with room"
+                f"no room for spilling: {_first_line(error)}; set `spill_folder` under offline_store in "
+                "feature_store.yaml to a folder on a disk with room"
             ) from error
-        is_input = isinstance(error, (duckdb.IOException, duckdb.InvalidInputException, duckdb.PermissionException))
-        if isinstance(error, duckdb.IOException) or (is_input and any(sign in message for sign in _DAMAGE_SIGNS)):
+        if _is_damage(error):
+            # DuckDB does not always say which file it was reading.
+            named = [path for path in readable if path in message] or list(readable[:_NAMED_FILES_MAX])
             raise SourceUnreadable(
-                f"a source file cannot be read: {_first_line(error)}; restore it or write it anew"
+                f"source file {' or '.join(map(repr, named))} cannot be read: {_first_line(error)}; "
+                "restore it or write it anew"
             ) from error
         raise OfflineStoreError(f"the retrieval failed inside DuckDB: {_first_line(error)}") from error
+
+
+def _is_damage(error: duckdb.Error) -> bool:
+    """Whether an error comes from the content of a file; errors of the decoders have no class of their own."""
+    is_decoder = type(error) is duckdb.Error
+    is_input = isinstance(error, (duckdb.InvalidInputException, duckdb.PermissionException))
+    says_so = any(sign in str(error).lower() for sign in _DAMAGE_SIGNS)
+    return is_decoder or isinstance(error, duckdb.IOException) or (is_input and says_so)
 
 
 def _first_line(error: BaseException) -> str:

@@ -101,7 +101,8 @@ def _timestamp_column(table: pa.Table) -> str:
 
 def _as_integers(column: pa.ChunkedArray, name: str) -> tuple[pa.Array, bool]:
     kind = column.type
-    if pat.is_null(kind):
+    if column.null_count == len(column):
+        # A column without a value has no type to speak of: pandas makes an empty one float or object.
         return pa.nulls(len(column), pa.int64()), False
     if not is_instant(kind):
         raise EntityRowsError(
@@ -167,14 +168,14 @@ def join_key_column(rows: EntityRows, name: str, source_types: Sequence[pa.DataT
             f"{owner} missing from entity rows (got {rows.table.column_names}); add the column or rename it"
         )
     column = rows.table.column(name)
+    if column.null_count == len(column):
+        return pa.nulls(len(column), plain_type(source_types[0]))
     for source_type in source_types:
         if not are_comparable(column.type, source_type):
             raise WrongType(
                 f"{owner}: entity column {name!r} has type {column.type}, the source has {source_type}; "
                 "convert the entity column to the type of the source"
             )
-    if pat.is_null(column.type):
-        return pa.nulls(len(column), plain_type(source_types[0]))
     values = _flat(column.cast(plain_type(column.type)))
     if pat.is_floating(values.type) and any(pat.is_integer(kind) for kind in source_types):
         return _as_whole_numbers(values, name, owner)
