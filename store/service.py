@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from feast import FeatureStore
-from feast.errors import FeastObjectNotFoundException, FeatureViewNotFoundException
+from feast.errors import FeatureViewNotFoundException
 
 from store.clock import Clock, clock_for, from_us
 from store.errors import ConfigError, InputError, LarderError, OnlineStoreError, UnknownObject
@@ -15,7 +15,7 @@ from store.feature_store import pushed_views
 from store.limits import REGISTRY_REFRESH_SECONDS
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig
 from store.online.lookup import Lookup
-from store.online.plan import OnlinePlan
+from store.online.plan import Asked, OnlinePlan, ServiceName
 from store.online.plans import PlanCache
 from store.online.responses import lookup_answer
 from store.online.rows import ViewWrite, write_proto_rows
@@ -124,15 +124,7 @@ class StoreService:
             given = "both" if features else "neither"
             raise InputError(f"give either 'features' or 'feature_service', got {given}")
         store = self._snapshots.current().store
-        asked: Any = list(features)
-        if feature_service:
-            try:
-                asked = store.get_feature_service(feature_service, allow_cache=True)
-            except FeastObjectNotFoundException as error:
-                raise UnknownObject(
-                    f"feature service {feature_service!r} is not registered in project {self.project!r}; "
-                    "run 'feast apply' or correct the name"
-                ) from error
+        asked: Asked = ServiceName(feature_service) if feature_service else features
         return self._plans.plan(store.registry, self.project, asked, full_feature_names=full_feature_names)
 
     # --- writing ------------------------------------------------------------------------------

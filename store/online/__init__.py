@@ -28,7 +28,7 @@ from store.online.client import AsyncRedisSession, RedisSession
 from store.online.connection import RedisTarget, settings_of
 from store.online.conversations import Knowledge
 from store.online.lookup import Lookup
-from store.online.plan import OnlinePlan
+from store.online.plan import Asked, OnlinePlan, ServiceName
 from store.online.plans import PlanCache
 from store.online.responses import online_response
 from store.online.rows import ProtoRow, entity_key_rows, online_reads, rows_to_write, stored_names, write_proto_rows
@@ -91,7 +91,7 @@ class RedisOnlineStore(OnlineStore):
         include_feature_view_version_metadata: bool = False,
     ) -> OnlineResponse:
         """Returns online features for some entity rows; see `store.online.plan` and `lookup`."""
-        plan = self._plans.plan(registry, project, features, full_feature_names=full_feature_names)
+        plan = self._plans.plan(registry, project, _asked(features), full_feature_names=full_feature_names)
         lookup = Lookup(plan, _columnar(entity_rows))
         knowledge = self.knowledge(project)
         self.session(config).hold(lookup.converse(knowledge))
@@ -108,7 +108,7 @@ class RedisOnlineStore(OnlineStore):
         include_feature_view_version_metadata: bool = False,
     ) -> OnlineResponse:
         """Returns online features for some entity rows; see `store.online.plan` and `lookup`."""
-        plan = self._plans.plan(registry, project, features, full_feature_names=full_feature_names)
+        plan = self._plans.plan(registry, project, _asked(features), full_feature_names=full_feature_names)
         lookup = Lookup(plan, _columnar(entity_rows))
         knowledge = self.knowledge(project)
         session = await self.async_session(config)
@@ -250,6 +250,10 @@ def target_of(config: RepoConfig) -> RedisTarget:
 def repo_path_of(config: RepoConfig) -> Path:
     """Returns the repo folder, against which relative paths are resolved; the working folder where Feast names none."""
     return Path(config.repo_path or ".").resolve()
+
+
+def _asked(features: list[str] | FeatureService) -> Asked:
+    return ServiceName(features.name) if isinstance(features, FeatureService) else features
 
 
 def _columnar(entity_rows: EntityRows) -> dict[str, Sequence[Any]]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from feast.base_feature_view import BaseFeatureView
 from feast.errors import FeastObjectNotFoundException, FeatureViewNotFoundException
-from feast.feature_service import FeatureService
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.utils import _parse_feature_ref
@@ -20,6 +19,17 @@ from store.kernel.codec import Decoder, RowLayout
 from store.kernel.definitions import Column, ViewDefinition
 from store.kernel.keys import EntityKeyEncoder, entity_key_encoder
 from store.limits import LOOKUP_FEATURES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceName:
+    """Asks for a feature service by its name; what is in it, the registry says."""
+
+    name: str
+
+
+Asked = Sequence[str] | ServiceName
+"""What a lookup asks for: references `view:feature`, or a service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +95,7 @@ class OnlinePlan:
     outputs: tuple[int, ...]
 
 
-def compile_plan(
-    registry: BaseRegistry, project: str, features: Sequence[str] | FeatureService, *, full_feature_names: bool
-) -> OnlinePlan:
+def compile_plan(registry: BaseRegistry, project: str, features: Asked, *, full_feature_names: bool) -> OnlinePlan:
     """Returns the plan of a feature service or of a list of references `view:feature`.
 
     Raises:
@@ -110,8 +118,8 @@ class _Compiler:
         self._columns: list[Column] = []
         self._names: list[str] = []
 
-    def compile(self, features: Sequence[str] | FeatureService) -> OnlinePlan:
-        asked = self._service_features(features) if isinstance(features, FeatureService) else self._listed(features)
+    def compile(self, features: Asked) -> OnlinePlan:
+        asked = self._service_features(features) if isinstance(features, ServiceName) else self._listed(features)
         if not asked:
             raise InputError("no features asked for; give a feature service or references like 'view:feature'")
         if len(asked) > LOOKUP_FEATURES_MAX:
@@ -143,7 +151,7 @@ class _Compiler:
             outputs=outputs,
         )
 
-    def _service_features(self, service: FeatureService) -> list[tuple[str, str]]:
+    def _service_features(self, service: ServiceName) -> list[tuple[str, str]]:
         try:
             registered = self._registry.get_feature_service(service.name, self._project, allow_cache=True)
         except FeastObjectNotFoundException as error:

@@ -1,15 +1,13 @@
 """Compiled plans, kept as long as the registry that they were compiled from is the current one."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
-from feast.feature_service import FeatureService
 from feast.infra.registry.base_registry import BaseRegistry
 
 from store.limits import PLANS_MAX
-from store.online.plan import OnlinePlan, compile_plan
+from store.online.plan import Asked, OnlinePlan, ServiceName, compile_plan
 
 
 class PlanCache:
@@ -24,7 +22,7 @@ class PlanCache:
         self,
         registry: BaseRegistry,
         project: str,
-        features: Sequence[str] | FeatureService,
+        features: Asked,
         *,
         full_feature_names: bool,
     ) -> OnlinePlan:
@@ -33,7 +31,7 @@ class PlanCache:
         Raises:
             UnknownObject, InputError: as `compile_plan`.
         """
-        what = ("service", features.name) if isinstance(features, FeatureService) else ("list", *features)
+        what = ("service", features.name) if isinstance(features, ServiceName) else ("list", *features)
         key = (project, full_feature_names, *what)
         with self._lock:
             if self._is_current(registry) and key in self._plans:
