@@ -48,6 +48,9 @@ from store.online.embedded_supervisor import (
 START_SECONDS = 60.0
 """For loading the append-only file: Redis reads about 100 MB/s of it, so this holds for some 5 GB."""
 
+CLOSE_SECONDS = 0.25
+"""For connections that were closed just before a stop: Redis sees their end in its next round, within milliseconds."""
+
 LOG_BYTES_MAX = 1024 * 1024
 """redis.log is moved to redis.log.1 at a start that finds it larger; one start prints about 2 kB."""
 
@@ -162,7 +165,7 @@ def stop_if_unused(repo_path: Path) -> bool:
         try:
             wire = open_named(str(socket_path), REPLY_SECONDS)
             with contextlib.closing(wire):
-                if client_count(wire):
+                if not _is_deserted(wire):
                     return False
                 shut_down(wire)
         except ErrorReply as error:
@@ -193,6 +196,16 @@ def _folder_errors(home: _Home) -> Iterator[None]:
             f"embedded Redis cannot use {error.filename or str(home.folder)!r}: {error.strerror or error}; "
             f"make {str(home.folder)!r} writable for this user (one user per feature repo), or set REDIS_URL"
         ) from error
+
+
+def _is_deserted(wire: Wire) -> bool:
+    """Returns whether no client is connected; the server may learn of a closed connection a moment later."""
+    deadline = time.monotonic() + CLOSE_SECONDS
+    while client_count(wire):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
 
 
 def _is_held(path: Path) -> bool:

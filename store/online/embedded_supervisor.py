@@ -176,8 +176,8 @@ def open_named(socket_path: str, timeout_seconds: float) -> Wire:
 
 
 def _write_pid(descriptor: int, pid: int) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, b"%d\n" % pid, 0)
+    # One write of one length: whoever reads the file meanwhile sees the old id or the new one, never a piece.
+    os.pwrite(descriptor, b"%-20d\n" % pid, 0)
 
 
 class Supervisor:
