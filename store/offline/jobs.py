@@ -181,7 +181,8 @@ def _write_batches(file: Any, batches: Iterator[pa.RecordBatch]) -> None:
 
 def _umask() -> int:
     """Returns the process's file mode mask without changing it (the only portable call would, for a moment)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith("Umask:"):
             return int(line.split()[1], 8)
     return 0o022

@@ -145,7 +145,7 @@ def _read_footer(path: str, is_landed: bool) -> SourceFile:
         with pq.ParquetFile(path) as file:
             metadata = file.metadata
             leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
-            int96 = frozenset(leaf.name for leaf in leaves if leaf.physical_type == "INT96")
+            int96 = frozenset(leaf.path for leaf in leaves if leaf.physical_type == "INT96")
             return SourceFile(path, file.schema_arrow, int96, metadata.num_rows, is_landed)
     except (pa.ArrowException, OSError) as error:
         raise SourceUnreadable(

@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feast import Entity, FeatureView, Field, FileSource, RequestSource
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, RequestSource, StreamFeatureView
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
@@ -16,6 +17,7 @@ from feast.types import Array, Float32, Float64, Int32, Int64, String, UnixTimes
 from feast.value_type import ValueType
 
 from store.offline import DuckDBOfflineStore, DuckDBOfflineStoreConfig
+from store.offline.connection import ConnectionSettings, connected
 from tests.offline.feature_stores import DRIVER, driver_view, instants, store_with, write
 
 HOUR = 3_600_000_000
@@ -109,8 +111,6 @@ def test_one_view_under_two_names_with_mapped_join_keys(repo: Path) -> None:
     write(repo, {**stats(1, 1), "driver_id": pa.array([1, 2]), "trips": pa.array([10, 20])})
     view = driver_view()
     store = store_with(repo, [DRIVER, view])
-    from feast import FeatureService
-
     first = view.with_name("first").with_join_key_map({"driver_id": "first_id"})
     second = view.with_name("second").with_join_key_map({"driver_id": "second_id"})
     service = FeatureService(name="pair", features=[first, second])
@@ -240,6 +240,47 @@ def test_batches_together_are_the_whole_answer(repo: Path) -> None:
         batches = list(job.to_arrow_batches(rows_max))
         assert max(batch.num_rows for batch in batches) <= rows_max
         assert pa.Table.from_batches(batches).equals(job.to_arrow())
+
+
+def test_a_stream_may_be_left_early(repo: Path) -> None:
+    write(repo, stats(1))
+    store = store_with(repo, [DRIVER, driver_view()])
+    job = store.get_historical_features(rows(*range(100)), ["driver_stats:trips"])
+    stream = job.to_arrow_batches(10)
+    assert next(stream).num_rows == 10
+    stream.close()
+    assert job.to_arrow().num_rows == 100
+
+
+@pytest.mark.filterwarnings("ignore:Stream feature views are experimental:RuntimeWarning")
+def test_a_stream_view_answers_from_its_batch_source(repo: Path) -> None:
+    write(repo, stats(1, 2))
+    plain = driver_view()
+    view = StreamFeatureView(
+        name="pushed", entities=[DRIVER], timestamp_field="event_timestamp", schema=plain.schema,
+        source=PushSource(name="push", batch_source=plain.batch_source),
+    )  # fmt: skip
+    store = store_with(repo, [DRIVER, view])
+    answer = store.get_historical_features(rows(1, 3), ["pushed:trips"]).to_arrow()
+    assert answer.column("trips").to_pylist() == [10, 20]
+
+
+def test_times_in_the_old_spark_form_are_read_in_microseconds(repo: Path) -> None:
+    path = repo / "data/stats.parquet"
+    pq.write_table(pa.table(stats(1, 2)), path, use_deprecated_int96_timestamps=True)
+    store = store_with(repo, [DRIVER, driver_view()])
+    answer = store.get_historical_features(rows(1, 3), ["driver_stats:trips"]).to_arrow()
+    assert answer.column("trips").to_pylist() == [10, 20]
+
+
+def test_a_connection_reads_the_declared_files_and_nothing_else(repo: Path) -> None:
+    declared = str(write(repo, stats(1), "data/one.parquet"))
+    other = str(write(repo, stats(2), "data/two.parquet"))
+    with connected(ConnectionSettings(), [declared]) as connection:
+        assert connection.sql(f"SELECT count(*) FROM '{declared}'").fetchall() == [(1,)]
+        for statement in (f"FROM '{other}'", "SET threads = 1", f"COPY (SELECT 1) TO '{repo}/out.csv'", "LOAD httpfs"):
+            with pytest.raises(duckdb.Error, match=r"disabled|locked"):
+                connection.execute(statement)
 
 
 def test_metadata_says_features_keys_and_range(repo: Path) -> None:
