@@ -1,0 +1,95 @@
+"""What the documents promise is there, and what is there stands in the documents."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import store.errors
+from cli.main import app
+from server.app import create_app
+from server.metrics import Metrics
+from server.settings import ServerSettings
+from store.engine import DuckDBComputeEngineConfig
+from store.offline import DuckDBOfflineStoreConfig
+from store.online import RedisOnlineStoreConfig
+from store.service import StoreService
+from tests.stores import yaml_of
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def sources(root: Path, *folders: str) -> str:
+    return "\n".join(path.read_text() for folder in folders for path in sorted((root / folder).rglob("*.py")))
+
+
+@pytest.mark.parametrize(
+    ("section", "config"),
+    [
+        ("offline_store", DuckDBOfflineStoreConfig),
+        ("online_store", RedisOnlineStoreConfig),
+        ("batch_engine", DuckDBComputeEngineConfig),
+    ],
+)
+def test_every_setting_is_documented(readme: str, section: str, config: type) -> None:
+    for name in config.model_fields:  # type: ignore[attr-defined]
+        assert f"`{section}.{name}`" in readme
+
+
+def test_every_variable_is_documented_and_no_other(readme: str, project_root: Path) -> None:
+    code = sources(project_root, "store", "server", "cli")
+    used = set(re.findall(r'"(LARDER_[A-Z_]+|REDIS_URL|PROMETHEUS_MULTIPROC_DIR)"', code))
+    table = readme[readme.index("In the environment:") : readme.index("Commands, each")]
+    assert used == set(re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE))
+
+
+def test_every_error_class_is_documented(readme: str) -> None:
+    classes = [
+        name for name, value in inspect.getmembers(store.errors, inspect.isclass) if value.__module__ == "store.errors"
+    ]
+    missing = [name for name in classes if f"`{name}`" not in readme]
+    assert missing == []
+
+
+def test_every_path_is_documented(readme: str, repo: Path) -> None:
+    (repo / "feature_store.yaml").write_text(yaml_of("redis://127.0.0.1:1"))
+    application = create_app(ServerSettings(repo_path=repo), lambda: StoreService.open(repo))
+    for path, methods in application.openapi()["paths"].items():
+        for method in methods:
+            assert f"`{method.upper()} {path}`" in readme, path
+
+
+def test_every_metric_is_documented(readme: str) -> None:
+    for family in Metrics().registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"`{name}`" in readme
+
+
+def test_every_command_and_option_is_documented(readme: str) -> None:
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert f"`larder {name}`" in readme
+        row = next(line for line in readme.splitlines() if line.startswith(f"| `larder {name}`"))
+        for parameter in command.params:
+            option = next(text for text in parameter.opts if text.startswith("--"))
+            assert option in row or option == "--repo", f"larder {name} {option}"
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])
+def test_files_that_are_named_exist(project_root: Path, document: str) -> None:
+    text = (project_root / document).read_text()
+    named = set(re.findall(r"`((?:store|server|cli|demo|tests|feature_repo)/[\w./]*)`", text))
+    assert named
+    assert [name for name in named if not (project_root / name).exists()] == []
+
+
+def test_names_in_architecture_exist(project_root: Path) -> None:
+    text = (project_root / "ARCHITECTURE.md").read_text()
+    code = sources(project_root, "store", "server", "feature_repo") + " feature_repo"
+    for name in re.findall(r"`(?:\w+\.)?([A-Za-z_]{5,})`", text):
+        if "_" in name or name != name.lower():
+            assert name in code, name
