@@ -8,6 +8,7 @@ import csv
 import importlib.util
 import io
 import zipfile
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -55,7 +56,7 @@ class Record:
             "carrier": defaultdict(list),
             "origin": defaultdict(list),
         }
-        for flight in self.flights:
+        for flight in sorted(self.flights, key=lambda each: each.scheduled_at):
             if flight.tailnum is not None:
                 self._by["tailnum"][(flight.tailnum,)].append(flight)
             self._by["route"][(flight.origin, flight.dest)].append(flight)
@@ -79,7 +80,7 @@ class Record:
     def board(self, origin: str, now: datetime) -> tuple[int, float | None, int]:
         """Returns departures and their mean delay in the hour that closed last, and flights overdue at its close."""
         close = (now - 5 * _MINUTE).replace(minute=0, second=0, microsecond=0)
-        flights = self._by["origin"][(origin,)]
+        flights = self._around("origin", (origin,), close - timedelta(hours=3), close)
         left = [
             flight
             for flight in flights
@@ -100,7 +101,7 @@ class Record:
             return None
         close, day = known
         arrived = [flight for flight in day if flight.arrived_at is not None]
-        month = self._arrived("tailnum", (tailnum or "",), close - timedelta(days=28), close)
+        month = self._arrived("tailnum", (tailnum or "",), _closed_before(close, 28), close)
         last = max(arrived, key=lambda flight: (flight.arrived_at, flight.scheduled_at, flight.carrier, flight.number))
         assert last.arrival_delay is not None
         return {
@@ -118,7 +119,7 @@ class Record:
             return None
         close, day = known
         arrived = [flight for flight in day if flight.arrived_at is not None]
-        month = self._arrived("route", (origin, dest), close - timedelta(days=28), close)
+        month = self._arrived("route", (origin, dest), _closed_before(close, 28), close)
         ever = self._arrived("route", (origin, dest), datetime(2012, 1, 1, tzinfo=UTC), close)
         ever.sort(key=lambda flight: (flight.arrived_at, flight.scheduled_at, flight.carrier, flight.number))
         minutes = [(f.arrived_at - f.departed_at) // _MINUTE for f in month if f.arrived_at and f.departed_at]
@@ -137,7 +138,7 @@ class Record:
         if found is None:
             return None
         close, left, cancelled = found
-        week = self._arrived("carrier", (carrier,), close - timedelta(days=7), close)
+        week = self._arrived("carrier", (carrier,), _closed_before(close, 7), close)
         return {
             "carrier_departures": len(left),
             "carrier_mean_departure_delay_minutes": _mean([flight.departure_delay for flight in left]),
@@ -163,10 +164,9 @@ class Record:
         self, kind: str, key: tuple[str, ...], now: datetime
     ) -> tuple[datetime, list[Flight], int] | None:
         for start, close in _days_back(now, timedelta(days=2)):
-            left = [f for f in self._by[kind][key] if f.departed_at and start < f.departed_at <= close]
-            cancelled = [
-                f for f in self._by[kind][key] if f.cancellation_known_at and start < f.cancellation_known_at <= close
-            ]
+            near = self._around(kind, key, start, close)
+            left = [f for f in near if f.departed_at and start < f.departed_at <= close]
+            cancelled = [f for f in near if f.cancellation_known_at and start < f.cancellation_known_at <= close]
             if left or cancelled:
                 return close, left, len(cancelled)
         return None
@@ -179,7 +179,7 @@ class Record:
             if with_cancelled:
                 day += [
                     f
-                    for f in self._by[kind][key]
+                    for f in self._around(kind, key, start, close)
                     if f.cancellation_known_at and start < f.cancellation_known_at <= close
                 ]
             if day:
@@ -187,7 +187,18 @@ class Record:
         return None
 
     def _arrived(self, kind: str, key: tuple[str, ...], after: datetime, until: datetime) -> list[Flight]:
-        return [f for f in self._by[kind][key] if f.arrived_at is not None and after < f.arrived_at <= until]
+        near = self._around(kind, key, after, until)
+        return [f for f in near if f.arrived_at is not None and after < f.arrived_at <= until]
+
+    def _around(self, kind: str, key: tuple[str, ...], after: datetime, until: datetime) -> list[Flight]:
+        """Returns the flights of a key of which anything can have happened in a time: it only spares looking at all.
+
+        No flight left more than 22 hours late or an hour early, or took 12 hours.
+        """
+        flights = self._by[kind][key]
+        first = bisect_left(flights, after - timedelta(days=3), key=lambda each: each.scheduled_at)
+        last = bisect_right(flights, until + timedelta(days=1), key=lambda each: each.scheduled_at)
+        return flights[first:last]
 
     def _lines(self, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(io.StringIO((self._folder / name).read_text())))
@@ -248,6 +259,12 @@ def _days_back(now: datetime, ttl: timedelta) -> list[tuple[datetime, datetime]]
         if close + 15 * _MINUTE <= now and close >= now - ttl:
             days.append((before, close))
     return days
+
+
+def _closed_before(close: datetime, days: int) -> datetime:
+    """Returns the close of the day that many days earlier: 03:00 in New York, so 23 or 25 hours apart at times."""
+    day = close.astimezone(NEW_YORK).date() - timedelta(days=days)
+    return datetime.combine(day, time(3), NEW_YORK).astimezone(UTC)
 
 
 def _mean(values: "list[int | None] | list[int]") -> float | None:
