@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +20,7 @@ from feast.value_type import ValueType
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from store.offline import retrieval
 from tests.offline.feature_stores import store_with
 from tests.oracles.point_in_time import EntityRow, SourceRow, answers
 
@@ -45,6 +47,7 @@ class Case:
     entity_zone: str | None
     is_pandas: bool
     entity_rows: tuple[EntityRow, ...]
+    few_rows_factor: int
 
     @property
     def view(self) -> str:
@@ -110,6 +113,8 @@ def cases(draw: st.DrawFn) -> Case:
         entity_rows=tuple(
             draw(st.lists(st.builds(EntityRow, st.tuples(*[KEYS] * key_count), times), min_size=0, max_size=15))
         ),
+        # 0 takes the plan for few entity rows wherever there is a source row, 1000 the other one.
+        few_rows_factor=draw(st.sampled_from([0, 1000])),
     )
 
 
@@ -180,11 +185,12 @@ def every_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Feature
 
 
 def retrieve(store: FeatureStore, case: Case, rows: Any) -> pa.Table:
-    job = store.get_historical_features(
-        entity_df=rows,
-        features=[f"{case.view}:number", f"{case.view}:rn"],
-        filter_by_created_timestamp=case.is_cut,
-    )
+    with mock.patch.object(retrieval, "FEW_ROWS_FACTOR", case.few_rows_factor):
+        job = store.get_historical_features(
+            entity_df=rows,
+            features=[f"{case.view}:number", f"{case.view}:rn"],
+            filter_by_created_timestamp=case.is_cut,
+        )
     return job.to_arrow()
 
 
