@@ -1,15 +1,18 @@
 """Running a server: one process, or several workers behind one port, with an orderly end."""
 
 import atexit
+import contextlib
 import ctypes
 import errno
 import functools
+import logging
 import os
 import shutil
 import signal
 import socket
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -87,6 +90,8 @@ def _serve_alone(settings: ServerSettings, listener: socket.socket) -> int:
 def _serve_many(settings: ServerSettings, listener: socket.socket) -> int:
     folder = tempfile.mkdtemp(prefix="larder-metrics-")
     os.environ.update(dict.fromkeys(_METRICS_VARIABLES, folder))
+    # The workers tell in their own words what is wrong; the parent has nothing to add.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     config = _config(settings, functools.partial(make_worker_app, settings), is_factory=True)
     workers = Multiprocess(config, sockets=[listener])
     try:
@@ -107,8 +112,11 @@ def make_worker_app(settings: ServerSettings) -> "FastAPI":
     try:
         return create_app(settings)
     except LarderError as error:
-        sys.stderr.write(f"larder: {error}\n")
-        sys.stderr.flush()
+        with contextlib.suppress(FileExistsError):
+            # All workers fail for the same reason; the first one tells it.
+            Path(os.environ[_METRICS_VARIABLES[0]], "refusal").touch(exist_ok=False)
+            sys.stderr.write(f"larder: {error}\n")
+            sys.stderr.flush()
         # At once: a worker that takes its time to end answers no health check, for which its parent would wait.
         os._exit(STARTUP_FAILURE)
 

@@ -233,7 +233,8 @@ def serving(
         reader.join(STOP_SECONDS)
         process.stderr.close()
     assert process.returncode == exit_code, server.log()
-    assert "Traceback" not in server.log(), server.log()
+    # Nothing that a person would not understand; DuckDB's binding tells of leaks when a process ends in disorder.
+    assert not any(word in server.log() for word in ("Traceback", "leaked")), server.log()
 
 
 def _wait_until_alive(server: LiveServer) -> None:
