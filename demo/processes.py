@@ -41,10 +41,13 @@ class ChildFailed(RuntimeError):
 def interruptible() -> Iterator[None]:
     """Raises `Interrupted` at the first SIGINT, SIGTERM or SIGHUP; for the main thread, where Python handles signals.
 
-    Further ones are ignored: they would only cut the cleaning up short.
+    Further ones are ignored: they would only cut the cleaning up short. An error that follows a signal is taken for
+    its effect: DuckDB, interrupted in a query, raises an error of its own in place of ours.
     """
+    received: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(number)
@@ -52,6 +55,10 @@ def interruptible() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
         yield
+    except Exception as error:
+        if received:
+            raise Interrupted(received[0]) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

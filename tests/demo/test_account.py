@@ -95,7 +95,8 @@ def test_stopped_demo_leaves_nothing_and_the_next_one_ends_well(demo_repo: Path,
     assert "Traceback" not in said
     assert_nothing_is_left(demo_repo)
     again = start(demo_repo, "--prepare-only")
-    assert again.wait(DEMO_SECONDS) == 0
+    said = finish(again)
+    assert again.returncode == 0, said
 
 
 def test_failure_is_told_in_a_sentence_and_leaves_nothing(demo_repo: Path) -> None:

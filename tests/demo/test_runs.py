@@ -126,6 +126,20 @@ def test_signal_stops_the_demo_and_a_second_one_does_not_stop_the_cleaning_up(nu
     assert stop.value.exit_code == 128 + number
 
 
+def test_error_that_a_library_makes_of_a_signal_is_still_a_stop() -> None:
+    with pytest.raises(Interrupted) as stop, interruptible():  # noqa: PT012 - what a library does
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except Interrupted:
+            raise RuntimeError("Query interrupted") from None
+    assert stop.value.exit_code == 130
+
+
+def test_error_without_a_signal_stays_what_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), interruptible():
+        raise ZeroDivisionError
+
+
 def test_signal_waits_for_an_uninterrupted_block() -> None:
     finished = False
     with pytest.raises(Interrupted), interruptible(), uninterrupted():  # noqa: PT012 - and before the block ends
