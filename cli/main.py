@@ -49,12 +49,14 @@ def serve(
 @app.command()
 def demo(
     repo: Repo = Path("feature_repo"),
-    prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Only write the Parquet sources.")] = False,
+    prepare_only: Annotated[
+        bool, typer.Option("--prepare-only", help="Stop before the model: sources, registry and Redis stand.")
+    ] = False,
 ) -> None:
     """Take real flights through the whole job and tell what happens."""
     from demo.account import run
 
-    run(repo, prepare_only)
+    raise typer.Exit(run(repo, prepare_only))
 
 
 @app.command()

@@ -55,7 +55,7 @@ def interruptible() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
         yield
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if received:
             raise Interrupted(received[0]) from error
         raise

@@ -5,7 +5,6 @@ it once), every worker keeps its values in files there, and a scrape of any work
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -52,14 +51,11 @@ class Metrics:
     def _gauge(self, name: str, text: str, mode: str = "livemax") -> Gauge:
         return Gauge(name, text, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
 
-    def count_lookup(self, answer: LookupAnswer, views: Sequence[str | None], row_count: int) -> None:
-        """Counts the keys of a lookup and the statuses of its values by view.
-
-        Shapes: `views[i]` is the view of `answer.feature_names[i]`, None for an entity column.
-        """
+    def count_lookup(self, answer: LookupAnswer, row_count: int) -> None:
+        """Counts the keys of a lookup and the statuses of its values by view."""
         self.keys.inc(row_count)
         totals: dict[tuple[str, str], int] = {}
-        for view, statuses in zip(views, answer.statuses, strict=True):
+        for view, statuses in zip(answer.views, answer.statuses, strict=True):
             if view is None:
                 continue
             left = row_count

@@ -188,6 +188,14 @@ _ACCEPTED: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def arrow_type(type_name: str) -> pa.DataType:
+    """Returns the Arrow type of a column of values that are not opaque; timestamps in microseconds, UTC."""
+    if type_name == "UNIX_TIMESTAMP":
+        return pa.timestamp("us", tz="UTC")
+    element = element_type(type_name)
+    return pa.list_(arrow_type(element)) if element else _ARROW_TYPES[type_name]
+
+
 def plain_from_arrow(column: Column, array: pa.Array | pa.ChunkedArray) -> list[Any]:
     """Returns an Arrow column as plain values of the declared type.
 

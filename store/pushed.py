@@ -1,5 +1,6 @@
 """Pushed rows: checked against the batch source's columns as a whole, before any of them is written."""
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -27,7 +28,8 @@ def checked_table(
     Args:
         what: names the push in errors, such as `push source 'clicks'`.
         columns: JSON values or Python objects, by the names of the schema; timestamps as ISO 8601 text or
-            datetimes, without a zone in UTC; numbers that are not finite as the texts NaN, Infinity, -Infinity.
+            datetimes, without a zone in UTC; numbers that are not finite as the texts NaN, Infinity, -Infinity;
+            bytes as such or as base64.
             A NaN that is no text is pandas' null.
         schema: the columns of the batch source.
         required: columns that must be given.
@@ -87,12 +89,21 @@ def _converted(what: str, field: pa.Field, row: int, value: Any) -> Any:
         value = value.tolist()
     if pa.types.is_timestamp(field.type):
         return _instant(what, field, row, value)
+    if _is_binary(field.type) and isinstance(value, str):
+        try:
+            return base64.b64decode(value, validate=True)
+        except ValueError as error:
+            raise _misfit(what, field, row, value) from error
     if pa.types.is_floating(field.type) and isinstance(value, str):
         value = _NON_FINITE.get(value, value)
     is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
     if (is_number and isinstance(value, bool)) or (pa.types.is_integer(field.type) and isinstance(value, float)):
         raise _misfit(what, field, row, value)
     return value
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 
 def _instant(what: str, field: pa.Field, row: int, value: Any) -> datetime:
@@ -111,6 +122,7 @@ def _instant(what: str, field: pa.Field, row: int, value: Any) -> datetime:
 
 def _misfit(what: str, field: pa.Field, row: int, value: Any) -> PushedRowsError:
     expected = "an ISO 8601 instant" if pa.types.is_timestamp(field.type) else str(field.type)
+    expected = "bytes in base64" if _is_binary(field.type) else expected
     return PushedRowsError(
         f"{what}, row {row}: column {field.name!r} has the value {value!r} ({type(value).__name__}), "
         f"expected {expected}; correct the row (nothing of this push was written)"

@@ -9,13 +9,12 @@ import pyarrow as pa
 from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
 from feast.repo_config import RepoConfig
-from feast.types import from_feast_to_pyarrow_type
 
 from store.arrow_rows import EVENT_US, encode_batch, encode_columns, row_times, with_time_columns
 from store.clock import from_us
 from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_windows, view_definition
 from store.errors import PushedRowsError
-from store.feast_values import plain_from_arrow, plain_from_python
+from store.feast_values import arrow_type, plain_from_arrow, plain_from_python
 from store.kernel.codec import RowLayout
 from store.kernel.values import is_opaque
 from store.limits import PUSH_FUTURE_SECONDS_MAX
@@ -91,10 +90,9 @@ def checked_write(config: RepoConfig, view: Any, columns: Mapping[str, Sequence[
     )
     opaque = {c.name: plain_from_python(given[c.name], c.type_name)
               for c in definition.features if is_opaque(c.type_name) and c.name in given}  # fmt: skip
-    types = {field.name: field.dtype for field in (*view.entity_columns, *view.features)}
     declared = [c for c in (*definition.join_keys, *definition.features) if c.name not in opaque]
     schema = pa.schema(
-        [pa.field(c.name, from_feast_to_pyarrow_type(types[c.name])) for c in declared]
+        [pa.field(c.name, arrow_type(c.type_name)) for c in declared]
         + [pa.field(event, _STAMP), pa.field(created, _STAMP)]
     )
     keys = [column.name for column in definition.join_keys]

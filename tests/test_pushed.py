@@ -23,6 +23,7 @@ SCHEMA = pa.schema(
         ("s", pa.string()),
         ("b", pa.bool_()),
         ("l", pa.list_(pa.int64())),
+        ("raw", pa.binary()),
     ]
 )
 GOOD: dict[str, list[Any]] = {"k": [1, 2], "at": ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00"]}
@@ -33,7 +34,14 @@ def check(columns: dict[str, list[Any]]) -> pa.Table:
 
 
 def test_rows_come_out_in_the_schema_of_the_source() -> None:
-    columns = GOOD | {"x": [1, "NaN"], "n": [None, 5], "s": ["a", None], "b": [True, None], "l": [[1], None]}
+    columns = GOOD | {
+        "x": [1, "NaN"],
+        "n": [None, 5],
+        "s": ["a", None],
+        "b": [True, None],
+        "l": [[1], None],
+        "raw": ["/wA=", b"x"],
+    }
     table = check(columns)
     assert table.schema.equals(SCHEMA)
     assert table.column("at").to_pylist() == [datetime(2026, 1, 1, tzinfo=UTC)] * 2
@@ -42,6 +50,7 @@ def test_rows_come_out_in_the_schema_of_the_source() -> None:
     assert first == 1.0
     assert math.isnan(second)
     assert table.column("l").to_pylist() == [[1], None]
+    assert table.column("raw").to_pylist() == [b"\xff\x00", b"x"]
 
 
 def test_columns_that_are_not_required_may_be_missing() -> None:
@@ -83,6 +92,7 @@ def test_no_rows_are_no_rows() -> None:
         ({"at": ["2026-01-01T00:00:00Z", "soon"]}, "row 1: column 'at' has the value 'soon'.*ISO 8601"),
         ({"at": [1_700_000_000, "2026-01-01T00:00:00Z"]}, "row 0: column 'at'"),
         ({"at": ["2026-01-01T00:00:00Z", None]}, "row 1: column 'at' is null"),
+        ({"raw": ["/wA=", "no base64!"]}, "row 1: column 'raw'.*base64"),
         ({"k": [None, 1]}, "row 0: column 'k' is null"),
     ],
 )

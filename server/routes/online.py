@@ -45,7 +45,7 @@ async def get_online_features(request: Request) -> Response:
             include_feature_view_version_metadata=body.include_feature_view_version_metadata,
         )
     )
-    state.metrics.count_lookup(answer, _views(body, answer), row_count)
+    state.metrics.count_lookup(answer, row_count)
     headers = {REQUEST_TIME_HEADER: answer.request_time.isoformat()}
     return Response(encoded(answer, body.include_feature_view_version_metadata), 200, headers, JSON)
 
@@ -57,15 +57,3 @@ def encoded(answer: LookupAnswer, with_versions: bool) -> bytes:
     return _encode(
         LookupAnswerBody(LookupMetadata(answer.feature_names, versions), [FeatureVector(*column) for column in columns])
     )
-
-
-def _views(body: LookupBody, answer: LookupAnswer) -> list[str | None]:
-    """Returns the view of each answer column as a label for counting, None for entity columns.
-
-    An answer does not tell the views of a feature service, so there the service stands for them.
-    """
-    if body.feature_service is not None:
-        features = [f"service:{body.feature_service}"] * (len(answer.feature_names) - len(body.entities))
-    else:
-        features = [reference.partition(":")[0] for reference in body.features]
-    return [None] * (len(answer.feature_names) - len(features)) + features

@@ -19,6 +19,9 @@ _NAMED_FILES_MAX = 3
 _DAMAGE_SIGNS = ("parquet", "magic bytes", "snappy", "zstd", "gzip", "lz4", "corrupt", "thrift", "page header")
 
 
+_INTERRUPTED = "Query interrupted"
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
     """What the user may set of DuckDB: None leaves DuckDB's own choice (all cores, 80 % of memory, system temp)."""
@@ -105,6 +108,11 @@ def translated(readable: Sequence[str], spill: Path) -> Iterator[None]:
                 "restore it or write it anew"
             ) from error
         raise OfflineStoreError(f"the retrieval failed inside DuckDB: {_first_line(error)}") from error
+    except RuntimeError as error:
+        # What DuckDB makes of Ctrl-C during a query; callers expect Python's own.
+        if str(error) == _INTERRUPTED:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _is_damage(error: duckdb.Error) -> bool:

@@ -115,6 +115,14 @@ def test_rows_written_to_one_view_are_looked_up_at_once(server: LiveServer) -> N
     assert tips_of(server, 106) == 9.5
 
 
+def test_bytes_are_written_and_answered_as_base64(server: LiveServer) -> None:
+    frame = drivers(108, photo=["/wA="])
+    answer = server.post("/write-to-online-store", {"feature_view_name": "driver_stats", "df": frame})
+    assert answer.status_code == 200, answer.text
+    found = server.lookup({"driver_id": [108]}, "driver_stats:photo", "driver_stats:marks")
+    assert [column["values"][0] for column in found.json()["results"][1:]] == ["/wA=", [1, 2]]
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "named"),
     [
