@@ -34,6 +34,7 @@ STATUS: dict[type[LarderError], int] = {
     errors.OfflineStoreError: 500,
     errors.OutOfSpace: 507,
     errors.RegistryUnavailable: 503,
+    errors.RegistryConflict: 409,
     errors.OnlineStoreError: 503,
     errors.OnlineStoreUnavailable: 503,
     errors.OnlineStoreTimeout: 503,

@@ -42,6 +42,9 @@ class Metrics:
         self.values = Counter(
             "larder_lookup_values_total", "Feature values answered.", ["view", "status"], registry=self.registry
         )
+        self.future_rows = Counter(
+            "larder_lookup_future_rows_total", "Rows looked up whose event time had not come.", registry=self.registry
+        )
         self.pushed_rows = Counter(
             "larder_pushed_rows_total", "Rows accepted by push and write.", registry=self.registry
         )
@@ -54,6 +57,7 @@ class Metrics:
     def count_lookup(self, answer: LookupAnswer, row_count: int) -> None:
         """Counts the keys of a lookup and the statuses of its values by view."""
         self.keys.inc(row_count)
+        self.future_rows.inc(answer.future_rows)
         totals: dict[tuple[str, str], int] = {}
         for view, statuses in zip(answer.views, answer.statuses, strict=True):
             if view is None:

@@ -69,6 +69,8 @@ def with_time_columns(table: pa.Table, timestamp_field: str, created: str | None
 
 def us_and_ns(column: Any) -> tuple[Any, Any]:
     """Returns a timestamp column as microseconds since the epoch, rounded down, and remaining nanoseconds."""
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("s"))
     stamps = pc.floor_temporal(column, unit="microsecond").cast(pa.timestamp("us", tz=column.type.tz))
     micros = stamps.cast(pa.int64())
     if column.type.unit != "ns":

@@ -96,11 +96,11 @@ def _read_offset(path: Path, start_us: int) -> int | None:
     """Returns the kept offset in microseconds, or None if no clock with this start is kept."""
     try:
         kept = json.loads(path.read_text())
+        return int(kept["offset_us"]) if kept["start_us"] == start_us else None
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ConfigError(f"clock file {str(path)!r} is not JSON; delete it to start the clock anew") from error
-    return int(kept["offset_us"]) if kept.get("start_us") == start_us else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"clock file {str(path)!r} is no clock; delete it to start the clock anew") from error
 
 
 def _start(path: Path, start_us: int) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from feast.data_source import PushSource
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.online_stores.helpers import compute_versioned_name
+from feast.on_demand_feature_view import OnDemandFeatureView
 
 from store.errors import DefinitionError
 from store.kernel.definitions import Column, SourceDefinition, ViewDefinition
@@ -56,12 +57,18 @@ def batch_source_of(view: Any) -> Any:
     return source.batch_source if isinstance(source, PushSource) else source
 
 
-def refuse_windows(view: Any) -> None:
-    """Raises DefinitionError for a view that declares windowed aggregations, which this version does not compute."""
+def refuse_unsupported(view: Any) -> None:
+    """Raises DefinitionError for a view whose values would have to be computed from its source's rows."""
     if getattr(view, "aggregations", None):
         raise DefinitionError(
             f"feature view {view.name!r} declares aggregations over time windows, which this version of Larder "
             "does not compute; compute them in the batch source and declare plain features"
+        )
+    is_transformed = getattr(view, "udf", None) is not None or getattr(view, "feature_transformation", None) is not None
+    if is_transformed and not isinstance(view, OnDemandFeatureView):
+        raise DefinitionError(
+            f"feature view {view.name!r} declares a transformation of its source's rows, which this version of Larder "
+            "does not run; transform in the batch source, or at request time in an on-demand feature view"
         )
 
 

@@ -5,7 +5,7 @@ another store, they go through Feast's own interfaces.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from pydantic import StrictStr
 
 from store.arrow_rows import CREATED_US, EVENT_US, TIME_COLUMNS, encode_batch, with_time_columns
 from store.clock import clock_for, from_us, to_us
-from store.definitions_from_feast import batch_source_of, refuse_windows, view_definition
+from store.definitions_from_feast import batch_source_of, refuse_unsupported, view_definition
 from store.errors import DefinitionError
 from store.kernel.codec import RowLayout, encode_header
 from store.kernel.coverage import BEGINNING_US, Interval, Run, ViewState, plan_run
@@ -32,7 +32,15 @@ from store.offline import DuckDBOfflineStore
 from store.offline.latest import LatestRows, latest_rows
 from store.online import RedisOnlineStore, repo_path_of
 from store.online.client import RedisSession
-from store.online.conversations import Writing, read_state, register_layout, save_state, write_generation
+from store.online.conversations import (
+    KnownState,
+    Writing,
+    next_generation,
+    read_state,
+    register_layout,
+    replace_state,
+    write_generation,
+)
 from store.online.views import carry_pushed, drop_generations, lease
 
 AnyView = BatchFeatureView | StreamFeatureView | FeatureView
@@ -63,7 +71,7 @@ class DuckDBComputeEngine(ComputeEngine):
         """
         del project, views_to_delete, entities_to_delete, entities_to_keep
         for view in views_to_keep:
-            refuse_windows(view)
+            refuse_unsupported(view)
 
     def teardown_infra(self, project: str, fvs: Sequence[AnyView], entities: Sequence[Entity]) -> None:
         """Does nothing: what the engine keeps lives beside the rows, and the online store removes both."""
@@ -77,7 +85,7 @@ class DuckDBComputeEngine(ComputeEngine):
             DefinitionError, SourceError, OnlineStoreError, MaterializationBusy: as their names say.
         """
         del registry, kwargs
-        refuse_windows(task.feature_view)
+        refuse_unsupported(task.feature_view)
         requested = self._requested(task)
         if isinstance(self.online_store, RedisOnlineStore):
             self._materialize_to_redis(self.online_store, task, requested)
@@ -97,16 +105,17 @@ class DuckDBComputeEngine(ComputeEngine):
         config = self.repo_config
         is_versioned = config.registry.enable_online_feature_view_versioning
         definition = view_definition(task.project, task.feature_view, is_versioned=is_versioned)
-        filling = _Filling(online.session(config), definition, online, config.online_store.key_ttl_seconds)
-        with lease(filling.session, task.project, definition.name):
-            state = filling.session.hold(read_state(task.project, definition.name))
+        session = online.session(config)
+        with lease(session, task.project, definition.name):
+            known = session.hold(read_state(task.project, definition.name))
             run = plan_run(
-                state, definition.fingerprint, requested, _registered(task.feature_view), ttl_us=definition.ttl_us
+                known.state, definition.fingerprint, requested, _registered(task.feature_view), ttl_us=definition.ttl_us
             )
-            state = filling.begin(state, run)
+            filling = _Filling(session, definition, online, config.online_store.key_ttl_seconds, known)
+            filling.begin(run)
             for rows in _with_progress(task, self._latest(task, run.intervals)):
-                filling.write(rows, run)
-            filling.end(state, run)
+                filling.write(rows)
+            filling.end(run)
 
     def _materialize_to_other(self, task: MaterializationTask, requested: Interval) -> None:
         """Writes through Feast's interface; such a store keeps no coverage, so the request is taken as it is."""
@@ -153,47 +162,59 @@ class DuckDBComputeEngine(ComputeEngine):
 
 @dataclass(slots=True)
 class _Filling:
-    """Fills one generation of one view in Redis."""
+    """Fills one generation of one view in Redis: the one that is read, or for a rebuild a new one beside it."""
 
     session: RedisSession
     definition: ViewDefinition
     online: RedisOnlineStore
     key_ttl_seconds: int | None
+    known: KnownState
+    generation: int = 0
 
-    def begin(self, state: ViewState, run: Run) -> ViewState:
-        """Clears what a killed rebuild left, and marks a new one, so that pushes go into both generations."""
-        if leftover := state.building:
-            state = ViewState(state.generation, state.fingerprint, state.coverage)
-            self._save(state)
-            drop_generations(self.session, self._project, self._view, range(leftover, leftover + 1))
+    def begin(self, run: Run) -> None:
+        """Finishes what a killed run left, and marks a rebuild, so that pushes go into both generations."""
+        state = self.known.state
+        self._clean(state.generation)
+        self.generation = state.generation
+        building = 0
         if run.is_rebuild:
-            state = ViewState(state.generation, state.fingerprint, state.coverage, run.generation)
-            self._save(state)
-        return state
+            self.generation = building = self.session.hold(next_generation(self._project, self._view))
+        if building != state.building:
+            # A killed rebuild's generation is no longer written to; its number never comes again, and the next
+            # switch drops its rows.
+            self._replace(replace(state, building=building))
 
-    def write(self, batch: pa.RecordBatch, run: Run) -> None:
+    def write(self, batch: pa.RecordBatch) -> None:
         """Writes one batch of newest rows."""
-        knowledge = self.online.knowledge(self._project)
         layout = RowLayout.of(self.definition.features)
-        tag = self.session.hold(register_layout(knowledge, layout))
+        tag = self.session.hold(register_layout(self.online.knowledge(self._project), layout))
         rows = [
             (row.key, encode_header(tag, row.times, is_pushed=False) + row.body)
             for row in encode_batch(self.definition, layout, batch)
         ]
         writing = Writing(tag, layout, self.key_ttl_seconds, self.session.slot_of())
-        field = row_field(self._view, run.generation)
+        field = row_field(self._view, self.generation)
         self.session.hold(write_generation(self._project, field, rows, writing))
 
-    def end(self, state: ViewState, run: Run) -> None:
+    def end(self, run: Run) -> None:
         """Records what is covered now; a rebuilt generation takes over in the same step, then the old ones go."""
+        before = self.known.state
         if run.is_rebuild:
-            carry_pushed(self.session, self._project, self._view, active=state.generation, building=run.generation)
-        self._save(ViewState(run.generation, self.definition.fingerprint, run.coverage_after))
-        if run.is_rebuild:
-            drop_generations(self.session, self._project, self._view, range(1, run.generation))
+            carry_pushed(self.session, self._project, self._view, active=before.generation, building=self.generation)
+        covered = ViewState(
+            self.generation, self.definition.fingerprint, run.coverage_after, cleaned_below=before.cleaned_below
+        )
+        self._replace(covered)
+        self._clean(self.generation)
 
-    def _save(self, state: ViewState) -> None:
-        self.session.hold(save_state(self._project, self._view, state))
+    def _clean(self, generation: int) -> None:
+        """Drops the rows of earlier generations, unless that is done."""
+        if self.known.state.cleaned_below < generation:
+            drop_generations(self.session, self._project, self._view, range(self.known.state.cleaned_below, generation))
+            self._replace(replace(self.known.state, cleaned_below=generation))
+
+    def _replace(self, state: ViewState) -> None:
+        self.known = self.session.hold(replace_state(self._project, self._view, self.known, state))
 
     @property
     def _project(self) -> str:

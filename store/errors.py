@@ -18,6 +18,7 @@ LarderError
 ├── OfflineStoreError (RuntimeError)    a retrieval that failed inside DuckDB
 │   └── OutOfSpace                      no room for spilling or for the answer
 ├── RegistryUnavailable (RuntimeError)  the registry is missing, torn, or lost the project
+├── RegistryConflict (RuntimeError)     two processes changed the same registry object
 ├── OnlineStoreError (RuntimeError)     Redis cannot serve
 │   ├── OnlineStoreUnavailable (ConnectionError)
 │   ├── OnlineStoreTimeout (TimeoutError)
@@ -103,6 +104,10 @@ class OutOfSpace(OfflineStoreError):
 
 class RegistryUnavailable(LarderError, RuntimeError):
     """The registry is missing or torn, or it no longer holds the project."""
+
+
+class RegistryConflict(LarderError, RuntimeError):
+    """Another process changed the same registry object meanwhile; nothing was written, so run the command again."""
 
 
 class OnlineStoreError(LarderError, RuntimeError):

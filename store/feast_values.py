@@ -8,8 +8,11 @@ import base64
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from feast.feature_server_utils import _value_to_native
@@ -104,7 +107,7 @@ def plain_from_python(values: Sequence[Any], type_name: str) -> list[Any]:
     """
     try:
         messages = python_values_to_proto_values(list(values), ValueType[type_name])
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, ArithmeticError, AssertionError, AttributeError) as error:
         raise WrongType(f"values {list(values)[:3]!r} do not fit the declared type {type_name}: {error}") from error
     return [plain_from_proto(message, type_name) for message in messages]
 
@@ -122,8 +125,10 @@ def plain_from_request(column: Column, values: Sequence[Any]) -> list[Any]:
     result: list[Any] = []
     for row, given in enumerate(values):
         value = plain_from_proto(given, type_name) if isinstance(given, Value) else given
+        if isinstance(value, np.datetime64):
+            value = pd.Timestamp(value)
         value = value.item() if hasattr(value, "item") else value
-        if value is None or (isinstance(value, float) and math.isnan(value) and type_name not in FLOATS):
+        if value is None or (type_name not in FLOATS and pd.api.types.is_scalar(value) and pd.isna(value)):
             result.append(None)
         elif accepts is None:
             result.extend(plain_from_python([value], type_name))
@@ -219,7 +224,9 @@ def _plain_from_arrow(type_name: str, array: Any) -> list[Any]:
         return scalars
     element = element_type(type_name)
     if element is None or element == "UNIX_TIMESTAMP" or element not in _ARROW_TYPES:
-        return plain_from_python(array.to_pylist(), type_name)
+        if element == "UNIX_TIMESTAMP":
+            return _epoch_second_lists(array)
+        return plain_from_python(array.to_pylist(maps_as_pydicts="strict"), type_name)
     values: list[Any] = array.cast(pa.list_(_ARROW_TYPES[element])).to_pylist()
     if element in FLOATS:
         # Feast's messages have no null inside a list of numbers; its own reader turns one into NaN.
@@ -228,6 +235,12 @@ def _plain_from_arrow(type_name: str, array: Any) -> list[Any]:
         if value is not None and None in value:
             raise ValueError(f"a list holds a null: {value!r}; Feast lists of {element} cannot")
     return values
+
+
+def _epoch_second_lists(array: Any) -> list[Any]:
+    lists = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    seconds = iter(_epoch_seconds(lists.flatten()).to_pylist())
+    return [None if size is None else list(islice(seconds, size)) for size in pc.list_value_length(lists).to_pylist()]
 
 
 def _epoch_seconds(array: Any) -> Any:

@@ -1,7 +1,6 @@
 """Feast's `FeatureStore` with the calls that its class keeps from plug-ins."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import feast
@@ -11,7 +10,7 @@ from feast.data_source import PushMode, PushSource
 from store.clock import clock_for
 from store.errors import UnknownObject
 from store.online import RedisOnlineStore, repo_path_of
-from store.online.rows import write_proto_rows
+from store.online.rows import write_pushed
 from store.pushing import Push, checked_push, land
 from store.requests import PushRequest
 
@@ -45,7 +44,7 @@ class FeatureStore(feast.FeatureStore):
         session, knowledge = online.session(self.config), online.knowledge(self.project)
         for write in push.writes:
             ttl_seconds = self.config.online_store.key_ttl_seconds
-            session.hold(write_proto_rows(knowledge, write, ttl_seconds, session.slot_of()))
+            session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()))
         land(self.config, push)
 
     async def push_async(
@@ -65,14 +64,14 @@ class FeatureStore(feast.FeatureStore):
         session, knowledge = await online.async_session(self.config), online.knowledge(self.project)
         for write in push.writes:
             ttl_seconds = self.config.online_store.key_ttl_seconds
-            await session.hold(write_proto_rows(knowledge, write, ttl_seconds, session.slot_of()))
+            await session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()))
         await asyncio.to_thread(land, self.config, push)
 
     def _checked(self, name: str, df: pd.DataFrame, to: PushMode, *, is_cached: bool) -> Push:
         views = pushed_views(self, name, is_cached=is_cached)
         target = {PushMode.ONLINE: "online", PushMode.OFFLINE: "offline"}.get(to, "online_and_offline")
         request = PushRequest(name, {str(column): df[column].tolist() for column in df.columns}, target)
-        return checked_push(self.config, request, views, clock_for(Path(repo_path_of(self.config))).now_us())
+        return checked_push(self.config, request, views, clock_for(repo_path_of(self.config)).now_us())
 
 
 def pushed_views(store: feast.FeatureStore, name: str, *, is_cached: bool = True) -> list[Any]:

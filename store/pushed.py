@@ -109,7 +109,8 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _instant(what: str, field: pa.Field, row: int, value: Any) -> datetime:
     if isinstance(value, str):
         try:
-            value = datetime.fromisoformat(value)
+            # Python's datetime ends at microseconds; pandas' does not, but it ends in the year 2262.
+            value = pd.Timestamp(value) if field.type.unit == "ns" else datetime.fromisoformat(value)
         except ValueError as error:
             raise _misfit(what, field, row, value) from error
     if not isinstance(value, date):

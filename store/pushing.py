@@ -12,8 +12,8 @@ from feast.repo_config import RepoConfig
 
 from store.arrow_rows import EVENT_US, encode_batch, encode_columns, row_times, with_time_columns
 from store.clock import from_us
-from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_windows, view_definition
-from store.errors import PushedRowsError
+from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_unsupported, view_definition
+from store.errors import InputError, PushedRowsError, UnequalLengths
 from store.feast_values import arrow_type, plain_from_arrow, plain_from_python
 from store.kernel.codec import RowLayout
 from store.kernel.values import is_opaque
@@ -25,6 +25,8 @@ from store.requests import PushRequest
 
 PUSH_TARGETS = frozenset({"online", "offline", "online_and_offline"})
 _STAMP = pa.timestamp("us", tz="UTC")
+_NO_CREATED = "__created"
+"""Stands for the created time of a view whose source has none; no feature is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,14 @@ def checked_push(config: RepoConfig, request: PushRequest, views: Sequence[Any],
     """
     what = f"push source {request.push_source_name!r}"
     for view in views:
-        refuse_windows(view)
+        refuse_unsupported(view)
     source = file_source(batch_source_of(views[0]), f"feature view {views[0].name!r}")
     schema = open_source(config, source).schema
     in_file = {name_in_view: name for name, name_in_view in (source.field_mapping or {}).items()}
     keys = [in_file.get(column.name, column.name) for view in views for column in join_key_columns(view)]
     features = [in_file.get(field.name, field.name) for view in views for field in view.features]
-    columns = dict(request.columns)
+    # The columns may come by their names in the views too, which is how Feast's own class wants them.
+    columns = {name if name in schema.names else in_file.get(name, name): v for name, v in request.columns.items()}
     row_count = len(next(iter(columns.values()), ()))
     created = source.created_timestamp_column
     if created and created in schema.names and created not in columns:
@@ -78,19 +81,20 @@ def checked_write(config: RepoConfig, view: Any, columns: Mapping[str, Sequence[
     Raises:
         PushedRowsError: a column or row that does not fit, or a row from the future.
     """
-    refuse_windows(view)
+    refuse_unsupported(view)
     what = f"feature view {view.name!r}"
     source = batch_source_of(view)
-    event, created = source.timestamp_field, source.created_timestamp_column or "created"
-    given = {_renamed(name, columns, event, created): values for name, values in columns.items()}
-    if not source.created_timestamp_column and all(value is None for value in given.get(created, ())):
-        given.pop(created, None)
+    if source is None:
+        raise InputError(f"{what} has no batch source, whose columns name the times of a row; push to its sources")
+    event, created = source.timestamp_field, source.created_timestamp_column or _NO_CREATED
+    features_and_keys = {field.name for field in (*view.entity_columns, *view.features)}
+    given = {_renamed(name, columns, (event, created), features_and_keys): v for name, v in columns.items()}
     definition = view_definition(
         config.project, view, is_versioned=config.registry.enable_online_feature_view_versioning
     )
     opaque = {c.name: plain_from_python(given[c.name], c.type_name)
               for c in definition.features if is_opaque(c.type_name) and c.name in given}  # fmt: skip
-    declared = [c for c in (*definition.join_keys, *definition.features) if c.name not in opaque]
+    declared = [c for c in (*definition.join_keys, *definition.features) if not is_opaque(c.type_name)]
     schema = pa.schema(
         [pa.field(c.name, arrow_type(c.type_name)) for c in declared]
         + [pa.field(event, _STAMP), pa.field(created, _STAMP)]
@@ -98,6 +102,9 @@ def checked_write(config: RepoConfig, view: Any, columns: Mapping[str, Sequence[
     keys = [column.name for column in definition.join_keys]
     simple = {name: values for name, values in given.items() if name not in opaque}
     table = checked_table(what, simple, schema, required=[*keys, event], not_null=[*keys, event])
+    for name, values in opaque.items():
+        if len(values) != table.num_rows:
+            raise UnequalLengths(f"{what}: column {name!r} has {len(values)} values for {table.num_rows} rows")
     timed = with_time_columns(table, event, created)
     _refuse_future(what, timed, now_us)
     features = [column for column in definition.features if column.name in given]
@@ -117,10 +124,12 @@ def land(config: RepoConfig, push: Push) -> None:
         get_offline_store_from_config(config.offline_store).offline_write_batch(config, view, table, None)
 
 
-def _renamed(name: str, columns: Mapping[str, Any], event: str, created: str) -> str:
-    if name == "event_timestamp" and event not in columns:
+def _renamed(name: str, columns: Mapping[str, Any], times: tuple[str, str], declared: set[str]) -> str:
+    """Returns the name of a time column that came under the name that Feast's remote client gives it."""
+    event, created = times
+    if name == "event_timestamp" and event not in columns and name not in declared:
         return event
-    return created if name == "created" and created not in columns else name
+    return created if name == "created" and created not in columns and name not in declared else name
 
 
 def _timed(what: str, table: pa.Table, source: FileSource, now_us: int) -> pa.Table:

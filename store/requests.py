@@ -27,7 +27,8 @@ class LookupAnswer:
 
     Shapes: `values[i][r]`, `statuses[i][r]`, `event_timestamps[i][r]` belong to `feature_names[i]` and entity
     row r; `views[i]` is the view that column i belongs to, None for an entity column. Values are ready for JSON
-    (bytes as base64, non-finite floats as strings, as Feast's server has it).
+    (bytes as base64, non-finite floats as strings, as Feast's server has it). `future_rows` counts rows read whose
+    event time lies after the request time.
     Units: event timestamps are RFC 3339 in UTC, None where no row was found.
     """
 
@@ -38,6 +39,7 @@ class LookupAnswer:
     views: list[str | None]
     request_time: datetime
     view_versions: dict[str, int] = field(default_factory=dict)
+    future_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from store.online.lookup import Lookup
 from store.online.plan import Asked, OnlinePlan, ServiceName
 from store.online.plans import PlanCache
 from store.online.responses import lookup_answer
-from store.online.rows import ViewWrite, write_proto_rows
+from store.online.rows import ViewWrite, write_pushed
 from store.pushing import PUSH_TARGETS, Push, checked_push, checked_write, land
 from store.requests import (
     HistoricalRequest,
@@ -100,7 +100,7 @@ class StoreService:
         await session.hold(lookup.converse(knowledge))
         now_us = self.clock.now_us()
         columns = lookup.answer(knowledge, now_us)
-        return lookup_answer(plan, lookup.entities, columns, from_us(now_us))
+        return lookup_answer(lookup, columns, from_us(now_us))
 
     def retrieve(self, request: HistoricalRequest) -> Any:
         """Returns the job of a training-set retrieval; its `to_arrow` does the work.
@@ -167,7 +167,7 @@ class StoreService:
         ttl_seconds = self._config.online_store.key_ttl_seconds
         for write in writes:
             session = await self._online.async_session(self._config)
-            await session.hold(write_proto_rows(knowledge, write, ttl_seconds, session.slot_of()))
+            await session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()))
 
     def materialize(self, request: MaterializeRequest) -> None:
         """Materializes as Feast's command line does; blocks until done.

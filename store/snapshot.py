@@ -10,7 +10,6 @@ from feast import FeatureStore
 from feast.errors import FeastError
 from feast.infra.registry.registry import Registry
 from feast.repo_config import RepoConfig, load_repo_config
-from google.protobuf.message import DecodeError
 
 from store.errors import ConfigError, RegistryUnavailable
 
@@ -78,8 +77,9 @@ class RegistrySnapshots:
             return
         try:
             self._current = self._load()
-        except (RegistryUnavailable, FeastError, DecodeError, OSError) as error:
-            self.problem = str(error)
+        except Exception as error:  # noqa: BLE001 - see below
+            # A process edge: a registry behind SQL or a network may raise anything, and the server lives on.
+            self.problem = str(error) if isinstance(error, RegistryUnavailable) else f"{type(error).__name__}: {error}"
             self._stamp = None
             return
         self._stamp, self._checked, self.problem = stamp, time.monotonic(), None
@@ -93,6 +93,10 @@ class RegistrySnapshots:
             )
         # Feast resolves the registry's path against the folder given here, not against the one in the settings.
         store = FeatureStore(repo_path=str(self._repo_path), config=self._config)
+        if path is None and self._current is not None:
+            # A registry elsewhere keeps connections and threads, so it is asked anew rather than made anew.
+            store = self._current.store
+            store.refresh_registry()
         registry = store.registry
         projects = {project.name for project in registry.list_projects(allow_cache=True)}
         if self._config.project not in projects:

@@ -1,5 +1,7 @@
 """Materialization by the engine: what is read, what stands afterwards, and who sees what meanwhile."""
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +21,7 @@ from feast.data_source import PushMode
 from feast.stream_feature_view import StreamFeatureView
 from feast.types import Float64, Int64, String
 
+from store import engine
 from store.clock import to_us
 from store.errors import DefinitionError, MaterializationBusy, SourceUnreadable, WrongType
 from store.feature_store import FeatureStore
@@ -103,7 +106,7 @@ def test_an_end_in_the_future_is_clipped_to_the_clock_and_poisons_nothing(
     write_users(repo, [(1, NOW - timedelta(hours=1), 1), (2, NOW + timedelta(hours=3), 2)])
     store.materialize(NOW - DAY, NOW + 365 * DAY)
     assert orders(store, [1, 2]) == [1, None]
-    [interval] = session.hold(read_state(PROJECT, "users")).coverage
+    [interval] = session.hold(read_state(PROJECT, "users")).state.coverage
     assert interval.start_us == to_us(NOW - DAY)
     assert to_us(NOW) <= interval.end_us < to_us(NOW + timedelta(hours=1))
     write_users(repo, [(1, NOW - timedelta(hours=1), 1), (3, NOW, 3)])
@@ -174,27 +177,129 @@ def test_a_changed_definition_is_built_whole_and_pushes_are_kept(
     assert orders(store, [1, 4, 6]) == [10, 40, 60]
     store.materialize(NOW - timedelta(minutes=1), NOW)
     assert orders(store, [1, 4, 6]) == [1000, None, 60]
-    state = session.hold(read_state(PROJECT, "users"))
+    state = session.hold(read_state(PROJECT, "users")).state
     assert (state.generation, state.building) == (2, 0)
     fields = {field for key in server.client().keys(b"4:shop:{*") for field in server.client().hkeys(key)}
     assert fields == {b"users#2"}
 
 
-def test_a_killed_rebuild_leaves_the_old_generation_and_the_next_run_finishes(
-    store: FeatureStore, session: RedisSession, monkeypatch: pytest.MonkeyPatch
+class Killed(BaseException):
+    """Ends a run in the middle, as a kill does: nothing of the run's own code follows."""
+
+
+STEPS = ("next_generation", "replace_state", "write_generation", "carry_pushed", "drop_generations")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_rebuild_killed_at_any_step_serves_old_or_new_and_is_finished_by_the_next_run(
+    store: FeatureStore, server: RedisServer, session: RedisSession, step: str, turn: int, is_done: bool
 ) -> None:
     store.materialize(NOW - DAY, NOW)
-    store.apply(objects(user_view(schema=[*user_view().schema, Field(name="extra", dtype=Int64)])))
-    with pytest.raises(OSError, match="extra"):
-        # The source lacks the new column, so the run ends after the rebuild was marked or before: both must hold.
-        store.materialize(NOW - DAY, NOW)
-    assert orders(store, [1, 2]) == [10, 20]
-    rows = user_rows()
-    rows["extra"] = pd.array([5] * len(rows), dtype="Int64")
-    rows.to_parquet(Path(str(store.config.repo_path)) / "data" / "users.parquet")
+    store.push("users_push", user_rows(6, NOW).tail(1))
+    write_users(Path(str(store.repo_path)), [(user, NOW - timedelta(hours=1), user) for user in (1, 2)])
+    store.apply(objects(user_view(schema=[field for field in user_view().schema if field.name != "last"])))
+    calls = 0
+
+    def killing(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == turn and not is_done:
+            raise Killed
+        result = original(*arguments, **options)
+        if calls == turn:
+            if hasattr(result, "send"):
+                session.hold(result)
+            raise Killed
+        return result
+
+    original = getattr(engine, step)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, step, killing)
+        # A step that is taken fewer times kills nothing, and the run ends well.
+        with contextlib.suppress(Killed):
+            store.materialize(NOW - DAY, NOW)
+    assert orders(same_repo(store), [1, 2, 6]) in ([10, 20, 60], [1, 2, 60])
+    same_repo(store).push("users_push", user_rows(7, NOW).tail(1))
+    server.client().delete(b"4:shop:lease:5:users")
+    same_repo(store).materialize(NOW - DAY, NOW)
+    assert orders(same_repo(store), [1, 2, 4, 6, 7]) == [1, 2, None, 60, 70]
+    state = session.hold(read_state(PROJECT, "users")).state
+    fields = {field for key in server.client().keys("4:shop:{*") for field in server.client().hkeys(key)}
+    assert (state.building, fields) == (0, {b"users#%d" % state.generation})
+
+
+def test_what_two_killed_rebuilds_left_is_not_taken_for_rows_of_the_third(store: FeatureStore, repo: Path) -> None:
     store.materialize(NOW - DAY, NOW)
-    assert orders(store, [1], "users:extra") == [5]
-    assert session.hold(read_state(PROJECT, "users")).building == 0
+    for orders_then, dropped in ((666, "last"), (667, "name")):
+        write_users(repo, [(user, NOW, orders_then) for user in range(1, 9)])
+        store.apply(objects(user_view(schema=[field for field in user_view().schema if field.name != dropped])))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "carry_pushed", lambda *_, **__: (_ for _ in ()).throw(Killed))
+            with pytest.raises(Killed):
+                store.materialize(NOW - DAY, NOW)
+    write_users(repo, [(1, NOW - timedelta(hours=2), 1)])
+    store.apply(objects(user_view(schema=[f for f in user_view().schema if f.name not in {"last", "name"}])))
+    store.materialize(NOW - DAY, NOW)
+    assert orders(store, [1, 2, 8]) == [1, None, None]
+
+
+def test_a_run_whose_lease_lapsed_does_not_undo_a_later_run(store: FeatureStore, server: RedisServer) -> None:
+    store.materialize(NOW - DAY, NOW)
+    original = engine._Filling.end
+
+    def paused(filling: Any, run: Any) -> None:
+        patch.undo()
+        server.client().delete(b"4:shop:lease:5:users")
+        other = same_repo(store)
+        other.apply(objects(user_view(schema=[field for field in user_view().schema if field.name != "last"])))
+        other.materialize(NOW - DAY, NOW)
+        original(filling, run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine._Filling, "end", paused)
+        with pytest.raises(MaterializationBusy, match="'users' was changed by another run"):
+            store.materialize(NOW - DAY, NOW)
+    assert orders(same_repo(store), [1, 2, 3]) == [10, 20, 30]
+
+
+def test_a_rebuild_covers_what_the_old_rows_covered_though_the_registry_forgot(store: FeatureStore, repo: Path) -> None:
+    store.materialize(NOW - DAY, NOW)
+    (repo / "data" / "registry.db").unlink()
+    fresh = same_repo(store)
+    fresh.apply(objects(user_view(schema=[field for field in user_view().schema if field.name != "last"])))
+    fresh.materialize(NOW - timedelta(minutes=1), NOW)
+    assert orders(fresh, [1, 2, 3]) == [10, 20, 30]
+
+
+def test_requests_that_run_side_by_side_all_notice_a_switch(store: FeatureStore) -> None:
+    store.materialize(NOW - DAY, NOW)
+    other = same_repo(store)
+
+    def rebuild() -> None:
+        store.apply(objects(user_view(schema=[field for field in user_view().schema if field.name != "last"])))
+        store.materialize(NOW - DAY, NOW)
+
+    def pushed(user: int) -> pd.DataFrame:
+        return user_rows(user, NOW).tail(1).assign(orders=[1000 + user]).astype({"orders": "Int64"})
+
+    async def side_by_side() -> list[Any]:
+        await other.get_online_features_async(["users:orders"], {"user_id": [1]})
+        await asyncio.to_thread(rebuild)
+        asked = [other.get_online_features_async(["users:orders"], {"user_id": [1]}) for _ in range(5)]
+        answers = await asyncio.gather(*asked)
+        await asyncio.to_thread(rebuild_back)
+        await asyncio.gather(*(other.push_async("users_push", pushed(user)) for user in range(1, 6)))
+        await other.close()
+        return [answer.to_dict()["orders"] for answer in answers]
+
+    def rebuild_back() -> None:
+        store.apply(objects())
+        store.materialize(NOW - DAY, NOW)
+
+    assert asyncio.run(side_by_side()) == [[10]] * 5
+    assert orders(same_repo(store), [1, 2, 3, 4, 5]) == [1001, 1002, 1003, 1004, 1005]
 
 
 def test_a_push_during_a_rebuild_is_in_both_generations(
@@ -218,7 +323,7 @@ def test_a_push_during_a_rebuild_is_in_both_generations(
     monkeypatch.setattr(engine, "latest_rows", pushing)
     store.materialize(NOW - DAY, NOW)
     assert orders(store, [1, 2]) == [77, 20]
-    assert session.hold(read_state(PROJECT, "users")).generation == 2
+    assert session.hold(read_state(PROJECT, "users")).state.generation == 2
 
 
 def test_one_view_is_materialized_by_one_run_at_a_time(store: FeatureStore, session: RedisSession) -> None:
@@ -257,7 +362,7 @@ def test_a_missing_source_is_named_and_nothing_is_recorded(
     (repo / "data" / "users.parquet").unlink()
     with pytest.raises(SourceUnreadable, match=r"users\.parquet"):
         store.materialize(NOW - DAY, NOW)
-    assert session.hold(read_state(PROJECT, "users")).coverage == ()
+    assert session.hold(read_state(PROJECT, "users")).state.coverage == ()
 
 
 def test_a_column_of_the_wrong_type_is_named(store: FeatureStore, repo: Path) -> None:
@@ -344,20 +449,25 @@ def test_the_feast_command_line_applies_and_materializes_and_survives_a_kill(
     run_cli(repo, "materialize", *interval)
     store = FeatureStore(str(repo))
     assert orders(store, [1, 2]) == [10, 20]
-    # A run killed while it holds the lease: the registry says MATERIALIZING from now on.
-    held = server.client().lock(b"4:shop:lease:5:users", timeout=1)
-    assert held.acquire()
+    # A run killed while it writes: the registry says MATERIALIZING from now on, and the lease lapses by itself.
+    users = repo / "data" / "users.parquet"
+    pipe = repo / "data" / "users.pipe"
+    users.rename(pipe)
+    os.mkfifo(users)
     process = feast_cli(repo, "materialize", *interval)
-    poll_until(lambda: b"MATERIALIZING" in registry_states(repo) or process.poll() is not None, seconds=60)
+    poll_until(lambda: b"MATERIALIZING" in registry_states(repo), seconds=60)
+    assert process.poll() is None
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
+    users.unlink()
+    pipe.rename(users)
+    server.client().delete(b"4:shop:lease:5:users")
     store = FeatureStore(str(repo))
     assert orders(store, [1, 2]) == [10, 20]
     training = store.get_historical_features(
         pd.DataFrame({"user_id": [1], "event_timestamp": [NOW]}), features=["users:orders"]
     )
     assert training.to_df()["orders"].tolist() == [10]
-    poll_until(lambda: not server.client().exists(b"4:shop:lease:5:users"), what="the lease lapses")
     run_cli(repo, "materialize-incremental", NOW.isoformat())
     assert orders(FeatureStore(str(repo)), [1, 2]) == [10, 20]
 

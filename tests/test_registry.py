@@ -1,13 +1,16 @@
 """The registry file is whole or refused, and a server keeps the last good one."""
 
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from feast import FeatureView
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import RegistryConfig
 
-from store.errors import ConfigError, RegistryUnavailable
+from store.errors import ConfigError, RegistryConflict, RegistryUnavailable
+from store.feature_store import FeatureStore
 from store.registry import AtomicFileRegistryStore
 from store.snapshot import RegistrySnapshots, load_config
 from tests.stores import config, make_store, user_view, yaml_of
@@ -65,6 +68,62 @@ def test_readers_never_see_half_a_registry(registry: AtomicFileRegistryStore) ->
     ended.set()
     reader.join()
     assert failures == []
+
+
+def named(*names: str) -> list[FeatureView]:
+    return [user_view(name=name) for name in names]
+
+
+def view_names(repo: Path) -> set[str]:
+    store = opened(repo)
+    return {view.name for view in store.list_feature_views()}
+
+
+def opened(repo: Path) -> FeatureStore:
+    return FeatureStore(repo_path=str(repo), config=config(repo, "redis://127.0.0.1:1"))
+
+
+def test_two_applies_beside_each_other_both_stay(applied: Path) -> None:
+    first, second = opened(applied), opened(applied)
+    first.list_feature_views()
+    second.list_feature_views()
+    first.apply(named("one", "two"))
+    second.apply(named("three"))
+    first.apply(named("four"))
+    assert view_names(applied) == {"users", "one", "two", "three", "four"}
+
+
+def test_a_removal_and_an_addition_beside_each_other_both_stay(applied: Path) -> None:
+    opened(applied).apply(named("one"))
+    first, second = opened(applied), opened(applied)
+    first.list_feature_views()
+    second.list_feature_views()
+    first.registry.delete_feature_view("one", first.project)
+    second.apply(named("two"))
+    assert view_names(applied) == {"users", "two"}
+
+
+def test_intervals_recorded_beside_an_apply_both_stay(applied: Path) -> None:
+    first, second = opened(applied), opened(applied)
+    view = first.get_feature_view("users")
+    second.list_feature_views()
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    first.registry.apply_materialization(view, first.project, start, start + timedelta(days=1))
+    second.apply(named("one"))
+    assert opened(applied).get_feature_view("users").materialization_intervals == [(start, start + timedelta(days=1))]
+    assert view_names(applied) == {"users", "one"}
+
+
+def test_two_changes_of_one_object_are_refused_by_name_and_the_first_stays(applied: Path) -> None:
+    first, second = opened(applied), opened(applied)
+    first.list_feature_views()
+    second.list_feature_views()
+    first.apply([user_view(ttl=timedelta(days=2))])
+    changed = second.registry.get_feature_view("users", second.project, allow_cache=True)
+    changed.ttl = timedelta(days=3)
+    with pytest.raises(RegistryConflict, match="'users'"):
+        second.registry.apply_feature_view(changed, second.project)
+    assert opened(applied).get_feature_view("users").ttl == timedelta(days=2)
 
 
 def test_teardown_removes_the_file_and_may_be_repeated(registry: AtomicFileRegistryStore) -> None:

@@ -51,23 +51,20 @@ class ViewState:
     """What is kept in Redis of a view: which generation is read, what it covers, and which one is being built.
 
     `generation` 1 without a fingerprint is what a view has that nobody has materialized yet.
-    `building` is 0 where no new generation is under way.
+    `building` is 0 where no new generation is under way. Rows of generations before `cleaned_below` are gone.
     """
 
     generation: int = 1
     fingerprint: str = ""
     coverage: Coverage = ()
     building: int = 0
+    cleaned_below: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one materialization has to do: read these event times into this generation.
+    """What one materialization has to do: read these event times, into a new generation if it is a rebuild."""
 
-    `is_rebuild`: the generation is a new one, invisible until the run has ended.
-    """
-
-    generation: int
     is_rebuild: bool
     intervals: Coverage
     coverage_after: Coverage
@@ -79,7 +76,8 @@ def plan_run(
     """Returns what a materialization of `requested` has to do.
 
     START bounds the work, not the truth: event times that the registry says were materialized and that the
-    online store does not cover (it was emptied or rolled back, or the definition has changed) are read as well.
+    online store does not cover (it was emptied or rolled back) are read as well. A changed definition is read
+    anew for all event times that the registry knows of or the old rows cover.
     A START at or after END, which Feast derives from the system's clock or from an END that lay in the future,
     says nothing, so the run goes on from where the coverage ends, or back by the ttl.
 
@@ -93,13 +91,13 @@ def plan_run(
     end_us = requested.end_us
     is_changed = state.fingerprint not in ("", fingerprint)
     covered = () if is_changed else state.coverage
+    promised = [*registered, *state.coverage]
     start_us = requested.start_us
     if start_us >= end_us:
         start_us = min(covered[-1].end_us, end_us) if covered else end_us - ttl_us if ttl_us else BEGINNING_US
-    promised = union(Interval(i.start_us, min(i.end_us, end_us)) for i in registered)
-    intervals = union([Interval(start_us, end_us), *missing(promised, covered)])
+    wanted = union(Interval(i.start_us, min(i.end_us, end_us)) for i in promised)
+    intervals = union([Interval(start_us, end_us), *missing(wanted, covered)])
     return Run(
-        generation=state.generation + 1 if is_changed else state.generation,
         is_rebuild=is_changed,
         intervals=intervals,
         coverage_after=union([*covered, *intervals]),

@@ -24,6 +24,7 @@ KeyValue = int | str | bytes | bool | float
 INT_TYPES = frozenset({"INT32", "INT64", "UNIX_TIMESTAMP"})
 TEXT_TYPES = frozenset({"STRING", "UUID", "TIME_UUID", "DECIMAL", "JSON"})
 FLOAT_TYPES = frozenset({"DOUBLE", "FLOAT"})
+_FLOAT_MAX = 3.4028234663852886e38
 _INT_BOUNDS = {"INT32": (-(2**31), 2**31 - 1), "INT64": (-(2**63), 2**63 - 1), "UNIX_TIMESTAMP": (-(2**63), 2**63 - 1)}
 
 
@@ -96,8 +97,12 @@ def _encode_value(name: str, type_name: str, value: KeyValue) -> bytes:
         if type(value) is bool:
             return b"?1" if value else b"?0"
     elif type_name in FLOAT_TYPES and type(value) in (float, int):
+        number = float(value)
+        if type_name == "FLOAT" and abs(number) <= _FLOAT_MAX:
+            # A stored key was rounded to 32 bits by Feast; the one asked for has to be as well.
+            number = float(struct.unpack(">f", struct.pack(">f", number))[0])
         # Adding 0.0 turns -0.0 into 0.0, which compares equal and so must be the same key.
-        return b"f" + struct.pack(">d", float(value) + 0.0).hex().encode()
+        return b"f" + struct.pack(">d", number + 0.0).hex().encode()
     raise WrongType(
         f"join key {name!r}: value {value!r} ({type(value).__name__}) does not fit the declared type {type_name}; "
         "send it in that type or correct the entity's value_type"
@@ -119,6 +124,11 @@ def views_key(project: str) -> bytes:
 def generation_field(view: str) -> bytes:
     """Returns the field of the views hash that says which generation of a view is read, and which is being built."""
     return b"generation:" + view.encode()
+
+
+def counter_field(view: str) -> bytes:
+    """Returns the field of the views hash that counts the generations of a view, so that no number comes twice."""
+    return b"counter:" + view.encode()
 
 
 def state_field(view: str) -> bytes:

@@ -11,7 +11,7 @@ from feast.feature_view import FeatureView
 from feast.repo_config import RepoConfig
 from feast.types import from_feast_to_pyarrow_type
 
-from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_windows, ttl_us
+from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_unsupported, ttl_us
 from store.errors import EntityRowsError, UnknownObject
 from store.kernel.point_in_time import ENTITY_TABLE, PointInTimeJoin
 from store.offline.column_types import answer_type
@@ -174,7 +174,7 @@ def _plan_view(
 ) -> tuple[Source, PointInTimeJoin]:
     """Returns the source and the join of one view, adding the key columns that it needs to `columns`."""
     view = requested.view
-    refuse_windows(view)
+    refuse_unsupported(view)
     owner = f"feature view {view.name!r}"
     declared = file_source(batch_source_of(view), owner)
     source = open_source(config, declared)

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from feast import Entity, FeatureView, RepoConfig
 from feast.batch_feature_view import BatchFeatureView
@@ -19,10 +21,10 @@ from feast.protos.feast.types.Value_pb2 import RepeatedValue
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.repo_config import FeastConfigBaseModel
 from feast.stream_feature_view import StreamFeatureView
-from pydantic import StrictStr
+from pydantic import NonNegativeInt, StrictStr, field_validator
 
 from store.clock import Clock, clock_for
-from store.errors import UnequalLengths
+from store.errors import UnequalLengths, WrongType
 from store.feast_noise import quieten
 from store.online.client import AsyncRedisSession, RedisSession
 from store.online.connection import RedisTarget, settings_of
@@ -31,7 +33,7 @@ from store.online.lookup import Lookup
 from store.online.plan import Asked, OnlinePlan, ServiceName
 from store.online.plans import PlanCache
 from store.online.responses import online_response
-from store.online.rows import ProtoRow, entity_key_rows, online_reads, rows_to_write, stored_names, write_proto_rows
+from store.online.rows import ProtoRow, entity_key_rows, online_reads, rows_to_write, stored_names, write_pushed
 from store.online.views import drop_project, drop_view
 
 quieten()
@@ -55,8 +57,13 @@ class RedisOnlineStoreConfig(FeastConfigBaseModel):
     sentinel_master: StrictStr = "mymaster"
     """The name under which Sentinel knows the master."""
 
-    key_ttl_seconds: int | None = None
-    """Seconds after its last write at which an entity key expires; None for never."""
+    key_ttl_seconds: NonNegativeInt | None = None
+    """Seconds after its last write at which an entity key expires; None or 0 for never."""
+
+    @field_validator("key_ttl_seconds")
+    @classmethod
+    def _zero_is_never(cls, value: int | None) -> int | None:
+        return value or None
 
 
 class RedisOnlineStore(OnlineStore):
@@ -64,8 +71,11 @@ class RedisOnlineStore(OnlineStore):
 
     def __init__(self) -> None:
         self._session: RedisSession | None = None
-        self._async_sessions: dict[int, AsyncRedisSession] = {}
+        # Weakly, so that a loop that has ended takes its session with it.
+        self._async_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncRedisSession] = WeakKeyDictionary()
         self._knowledge: dict[str, Knowledge] = {}
+        self._is_ordered = True
+        self._lock = threading.Lock()
         self._plans = PlanCache()
         self._clock: Clock | None = None
 
@@ -92,7 +102,7 @@ class RedisOnlineStore(OnlineStore):
     ) -> OnlineResponse:
         """Returns online features for some entity rows; see `store.online.plan` and `lookup`."""
         plan = self._plans.plan(registry, project, _asked(features), full_feature_names=full_feature_names)
-        lookup = Lookup(plan, _columnar(entity_rows))
+        lookup = Lookup(plan, _columnar(entity_rows, plan))
         knowledge = self.knowledge(project)
         self.session(config).hold(lookup.converse(knowledge))
         return self._response(config, plan, lookup, project, with_versions=include_feature_view_version_metadata)
@@ -109,7 +119,7 @@ class RedisOnlineStore(OnlineStore):
     ) -> OnlineResponse:
         """Returns online features for some entity rows; see `store.online.plan` and `lookup`."""
         plan = self._plans.plan(registry, project, _asked(features), full_feature_names=full_feature_names)
-        lookup = Lookup(plan, _columnar(entity_rows))
+        lookup = Lookup(plan, _columnar(entity_rows, plan))
         knowledge = self.knowledge(project)
         session = await self.async_session(config)
         await session.hold(lookup.converse(knowledge))
@@ -160,7 +170,7 @@ class RedisOnlineStore(OnlineStore):
         """
         knowledge, session = self.knowledge(config.project), self.session(config)
         rows = rows_to_write(config, table, data, now_us=self.clock(config).now_us())
-        session.hold(write_proto_rows(knowledge, rows, config.online_store.key_ttl_seconds, session.slot_of()))
+        session.hold(write_pushed(knowledge, rows, config.online_store.key_ttl_seconds, session.slot_of()))
         if progress:
             progress(len(data))
 
@@ -174,7 +184,7 @@ class RedisOnlineStore(OnlineStore):
         """
         knowledge, session = self.knowledge(config.project), await self.async_session(config)
         rows = rows_to_write(config, table, data, now_us=self.clock(config).now_us())
-        await session.hold(write_proto_rows(knowledge, rows, config.online_store.key_ttl_seconds, session.slot_of()))
+        await session.hold(write_pushed(knowledge, rows, config.online_store.key_ttl_seconds, session.slot_of()))
         if progress:
             progress(len(data))
 
@@ -206,9 +216,9 @@ class RedisOnlineStore(OnlineStore):
         await self.async_session(config)
 
     async def close(self) -> None:
-        """Closes all connections."""
-        sessions, self._async_sessions = list(self._async_sessions.values()), {}
-        for session in sessions:
+        """Closes the connections of the running event loop, and the synchronous ones."""
+        session = self._async_sessions.pop(asyncio.get_running_loop(), None)
+        if session is not None:
             await session.close()
         if self._session is not None:
             self._session.close()
@@ -218,18 +228,27 @@ class RedisOnlineStore(OnlineStore):
 
     def session(self, config: RepoConfig) -> RedisSession:
         """Returns the synchronous session, connecting at first use."""
-        if self._session is None:
-            self._session = RedisSession(target_of(config))
-        return self._session
+        with self._lock:
+            if self._session is None:
+                self._session = RedisSession(self._target(config))
+            return self._session
 
     async def async_session(self, config: RepoConfig) -> AsyncRedisSession:
         """Returns the asynchronous session of the running event loop, connecting at first use."""
         loop = asyncio.get_running_loop()
-        session = self._async_sessions.get(id(loop))
+        session = self._async_sessions.get(loop)
         if session is None:
-            target = await asyncio.to_thread(target_of, config)
-            session = self._async_sessions.setdefault(id(loop), AsyncRedisSession(target))
+            target = await asyncio.to_thread(self._target, config)
+            session = self._async_sessions.setdefault(loop, AsyncRedisSession(target))
         return session
+
+    def _target(self, config: RepoConfig) -> RedisTarget:
+        """Returns which Redis to use; whether it is a cluster decides how what is known of it is checked."""
+        target = target_of(config)
+        self._is_ordered = not target.is_cluster
+        for knowledge in list(self._knowledge.values()):
+            knowledge.is_ordered = self._is_ordered
+        return target
 
     def clock(self, config: RepoConfig) -> Clock:
         """Returns the repo's clock."""
@@ -239,7 +258,7 @@ class RedisOnlineStore(OnlineStore):
 
     def knowledge(self, project: str) -> Knowledge:
         """Returns what this process has learnt from Redis of a project."""
-        return self._knowledge.setdefault(project, Knowledge(project))
+        return self._knowledge.setdefault(project, Knowledge(project, self._is_ordered))
 
 
 def target_of(config: RepoConfig) -> RedisTarget:
@@ -256,12 +275,16 @@ def _asked(features: list[str] | FeatureService) -> Asked:
     return ServiceName(features.name) if isinstance(features, FeatureService) else features
 
 
-def _columnar(entity_rows: EntityRows) -> dict[str, Sequence[Any]]:
-    """Returns entity rows as columns."""
+def _columnar(entity_rows: EntityRows, plan: OnlinePlan) -> dict[str, Sequence[Any]]:
+    """Returns entity rows as columns; an empty list of rows has all columns that the plan needs, without a value."""
+    if not entity_rows and isinstance(entity_rows, list):
+        return {name: [] for name in (*plan.entity_columns, *plan.request_columns)}
     if isinstance(entity_rows, Mapping):
         return {name: list(v.val) if isinstance(v, RepeatedValue) else v for name, v in entity_rows.items()}
-    names = list(entity_rows[0]) if entity_rows else []
+    names = list(entity_rows[0]) if entity_rows and isinstance(entity_rows[0], Mapping) else []
     for number, row in enumerate(entity_rows):
+        if not isinstance(row, Mapping):
+            raise WrongType(f"entity row {number} is {row!r}, expected a dict of entity columns")
         if row.keys() != set(names):
             raise UnequalLengths(f"entity row {number} has the columns {sorted(row)}, the first has {sorted(names)}")
     return {name: [row[name] for row in entity_rows] for name in names}

@@ -8,7 +8,7 @@ from redis.exceptions import NoScriptError
 from store.online.connection import REDIS_ERRORS, RedisTarget, connect, connect_async, translate
 from store.online.conversations import Command, Conversation, Result, script
 
-SCRIPTS = ("write", "carry")
+SCRIPTS = ("write", "carry", "switch")
 
 
 class RedisSession:

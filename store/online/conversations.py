@@ -4,9 +4,11 @@ A conversation yields a list of commands, each a tuple of the command and its ar
 replies, and returns its result. The same conversation is held by the sync and the async client
 (`store.online.client`). One batch is one round trip.
 
-Every batch that reads or writes rows ends by asking which generation of each view is in force. Redis answers
-a batch in order, so if the answer is the one that was assumed, no generation was switched before the rows were
-touched; else the batch is said again for the new generation.
+Whoever reads or writes rows asks afterwards which generation of each view is in force. If the answer is the one
+that was assumed, no generation was switched before the rows were touched; else the batch is said again for the new
+one. One Redis answers a batch in order, so the question stands at the batch's end and costs no round trip. The nodes
+of a cluster do not wait for each other, so there the question is a batch of its own after a write, and after a read
+that missed a row.
 """
 
 import json
@@ -18,7 +20,7 @@ from importlib.resources import files
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from store.errors import OnlineStoreError, StoredRowError
+from store.errors import MaterializationBusy, OnlineStoreError, StoredRowError
 from store.kernel import keys
 from store.kernel.codec import RowLayout
 from store.kernel.coverage import Interval, ViewState
@@ -58,9 +60,14 @@ class Generations(NamedTuple):
 
 @dataclass(slots=True)
 class Knowledge:
-    """What a process has learnt from Redis of one project, kept between conversations: a cache, checked at each use."""
+    """What a process has learnt from Redis of one project, kept between conversations: a cache, checked at each use.
+
+    Many conversations use it at once, so each compares Redis' answers with what it assumed itself.
+    `is_ordered`: one Redis answers all commands, in the order of a batch.
+    """
 
     project: str
+    is_ordered: bool = True
     generations: dict[str, Generations] = field(default_factory=dict)
     layouts: dict[int, RowLayout] = field(default_factory=dict)
 
@@ -98,10 +105,14 @@ def read_rows(
         return []
     ask = ask_generations(knowledge.project, views)
     for _ in range(_ATTEMPTS_MAX):
-        field_of = {view: keys.row_field(view, knowledge.generations_of(view).active) for view in views}
-        replies = yield [*(("HMGET", key, *(field_of[view] for view in wanted)) for key, wanted in requests), ask]
-        if not _learn(knowledge, views, replies[-1], only_active=True):
-            return replies[:-1]
+        assumed = [knowledge.generations_of(view) for view in views]
+        field_of = {view: keys.row_field(view, it.active) for view, it in zip(views, assumed, strict=True)}
+        *rows, answer = yield [*(("HMGET", key, *(field_of[view] for view in wanted)) for key, wanted in requests), ask]
+        if not knowledge.is_ordered and any(None in row for row in rows):
+            (answer,) = yield [ask]
+        actual = _learn(knowledge, views, answer)
+        if all(then.active == now.active for then, now in zip(assumed, actual, strict=True)):
+            return rows
     raise _restless(views)
 
 
@@ -117,13 +128,20 @@ def write_rows(
     remaining = iter(rows)
     while batch := list(islice(remaining, SCRIPT_ROWS_MAX * PIPELINE_CALLS_MAX)):
         for _ in range(_ATTEMPTS_MAX):
-            fields = knowledge.generations_of(view).fields(view)
+            assumed = knowledge.generations_of(view)
+            fields = assumed.fields(view)
             calls = [call for field in fields for call in write_calls(field, batch, writing)]
-            assure = writing.assure_layout(knowledge.project)
-            replies = yield [*calls, assure, ask_generations(knowledge.project, [view])]
-            if not _learn(knowledge, [view], replies[-1], only_active=False):
+            ask = ask_generations(knowledge.project, [view])
+            *replies, answer = yield [*calls, writing.assure_layout(knowledge.project), ask]
+            if not knowledge.is_ordered:
+                (answer,) = yield [ask]
+            (actual,) = _learn(knowledge, [view], answer)
+            if actual == assumed:
                 written += sum(replies[: len(calls) // len(fields)])
                 break
+            if stray := [field for field in fields if field not in actual.fields(view)]:
+                # What has just gone into a generation that is no longer in force would lie there for ever.
+                yield [("HDEL", key, *stray) for key, _ in batch]
         else:
             raise _restless([view])
     return written
@@ -131,14 +149,11 @@ def write_rows(
 
 def write_generation(
     project: str, field: bytes, rows: Sequence[tuple[bytes, bytes]], writing: "Writing"
-) -> Conversation[int]:
-    """Writes rows of a batch run into the generation that it fills; returns how many replaced what stood there."""
-    written = 0
+) -> Conversation[None]:
+    """Writes rows of a batch run into the generation that it fills."""
     calls = list(write_calls(field, rows, writing))
     for start in range(0, len(calls), PIPELINE_CALLS_MAX):
-        replies = yield [*calls[start : start + PIPELINE_CALLS_MAX], writing.assure_layout(project)]
-        written += sum(replies[:-1])
-    return written
+        yield [*calls[start : start + PIPELINE_CALLS_MAX], writing.assure_layout(project)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,43 +227,68 @@ def load_layouts(knowledge: Knowledge, tags: Iterable[int]) -> Conversation[None
         knowledge.layouts[tag] = RowLayout.parse(text.decode())
 
 
-def read_state(project: str, view: str) -> Conversation[ViewState]:
+@dataclass(frozen=True, slots=True)
+class KnownState:
+    """What Redis holds of a view, and the very bytes that say so, by which a change notices another change."""
+
+    state: ViewState
+    generation_text: bytes = b""
+    state_text: bytes = b""
+
+
+def read_state(project: str, view: str) -> Conversation[KnownState]:
     """Returns what Redis holds of a view's generations and coverage; a fresh state where it holds nothing."""
     fields = (keys.generation_field(view), keys.state_field(view))
-    ((generation, state),) = yield [("HMGET", keys.views_key(project), *fields)]
+    ((generation, kept),) = yield [("HMGET", keys.views_key(project), *fields)]
     generations = Generations.parse(generation)
-    kept = json.loads(state) if state else {}
-    return ViewState(
+    known = json.loads(kept) if kept else {}
+    state = ViewState(
         generation=generations.active,
         building=generations.building,
-        fingerprint=kept.get("fingerprint", ""),
-        coverage=tuple(Interval(*interval) for interval in kept.get("coverage", ())),
+        fingerprint=known.get("fingerprint", ""),
+        coverage=tuple(Interval(*interval) for interval in known.get("coverage", ())),
+        cleaned_below=known.get("cleaned_below", 1),
     )
+    return KnownState(state, generation or b"", kept or b"")
 
 
-def save_state(project: str, view: str, state: ViewState) -> Conversation[None]:
-    """Keeps a view's generations and coverage, both in one atomic step: this is what switches a generation."""
-    kept = {"fingerprint": state.fingerprint, "coverage": state.coverage}
-    yield [
-        (
-            "HSET",
-            keys.views_key(project),
-            keys.generation_field(view),
-            Generations(state.generation, state.building).format(),
-            keys.state_field(view),
-            json.dumps(kept),
+def replace_state(project: str, view: str, before: KnownState, state: ViewState) -> Conversation[KnownState]:
+    """Replaces what Redis holds of a view, generations and coverage in one atomic step: this switches a generation.
+
+    Raises:
+        MaterializationBusy: it is no longer what it was when it was read; nothing was replaced.
+    """
+    _, digest = script("switch")
+    generation_text = Generations(state.generation, state.building).format()
+    kept = {"fingerprint": state.fingerprint, "coverage": state.coverage, "cleaned_below": state.cleaned_below}
+    state_text = json.dumps(kept).encode()
+    generation_change = (keys.generation_field(view), before.generation_text, generation_text)
+    state_change = (keys.state_field(view), before.state_text, state_text)
+    (is_replaced,) = yield [("EVALSHA", digest, 1, keys.views_key(project), *generation_change, *state_change)]
+    if not is_replaced:
+        raise MaterializationBusy(
+            f"feature view {view!r} was changed by another run while this one ran; run it again if it is still needed"
         )
-    ]
+    return KnownState(state, generation_text, state_text)
 
 
-def _learn(knowledge: Knowledge, views: Sequence[str], replies: Sequence[bytes | None], *, only_active: bool) -> bool:
-    """Takes in which generations are in force; returns whether what was assumed of them was wrong."""
-    is_wrong = False
-    for view, raw in zip(views, replies, strict=True):
-        assumed, actual = knowledge.generations_of(view), Generations.parse(raw)
-        is_wrong |= assumed.active != actual.active if only_active else assumed != actual
-        knowledge.generations[view] = actual
-    return is_wrong
+def next_generation(project: str, view: str) -> Conversation[int]:
+    """Returns a generation number that no run of the view has had."""
+    (count,) = yield [("HINCRBY", keys.views_key(project), keys.counter_field(view), 1)]
+    return 1 + int(count)
+
+
+def last_generation(project: str, view: str) -> Conversation[int]:
+    """Returns the highest generation number that any run of the view has had."""
+    ((count,),) = yield [("HMGET", keys.views_key(project), keys.counter_field(view))]
+    return 1 + int(count or 0)
+
+
+def _learn(knowledge: Knowledge, views: Sequence[str], answer: Sequence[bytes | None]) -> list[Generations]:
+    """Takes in which generations are in force, and returns them."""
+    actual = [Generations.parse(raw) for raw in answer]
+    knowledge.generations.update(zip(views, actual, strict=True))
+    return actual
 
 
 def _restless(views: Sequence[str]) -> OnlineStoreError:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from store.errors import (
     EntityRowsError,
     InputError,
@@ -38,7 +40,11 @@ class AnswerColumn:
 
 
 class Lookup:
-    """One lookup by a compiled plan; `converse` is held with Redis, then `answer` gives the columns."""
+    """One lookup by a compiled plan; `converse` is held with Redis, then `answer` gives the columns.
+
+    Attributes:
+        future_rows: rows read whose event time lies after the request time; counted by `answer`.
+    """
 
     def __init__(self, plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> None:
         """Checks the entity columns against the plan.
@@ -51,6 +57,7 @@ class Lookup:
         self.entities = _checked_entities(plan, entities)
         self._reads, self._requests = _requests(plan, self.entities, self.row_count)
         self._rows: list[list[bytes | None]] = []
+        self.future_rows = 0
 
     def converse(self, knowledge: Knowledge) -> Conversation[None]:
         """Reads the stored rows, and the layouts that are not yet known."""
@@ -73,7 +80,8 @@ class Lookup:
             for i in request_of_row:
                 if i not in row_of:
                     assert i is not None
-                    row_of[i] = read_row(read, self._rows[i][position], knowledge, now_us) or missing
+                    row_of[i] = row = read_row(read, self._rows[i][position], knowledge, now_us) or missing
+                    self.future_rows += row.times is not None and row.times.event_us > now_us
             found = [row_of[i] for i in request_of_row]
             for n, slot in enumerate(read.slots):
                 columns[slot] = AnswerColumn(
@@ -140,32 +148,37 @@ def run_on_demand(view: Any, inputs: Mapping[str, list[Any]], row_count: int) ->
         return {feature.name: [] for feature in view.features}
     try:
         if view.mode == "python":
-            given = {name: values[0] for name, values in inputs.items()} if view.singleton else dict(inputs)
-            results: Any = _each_row(view, inputs, row_count) if view.singleton else view.transform_dict(given)
+            results = _each_row(view, inputs, row_count) if view.singleton else view.transform_dict(dict(inputs))
         else:
-            import pyarrow as pa
-
             results = view.transform_arrow(pa.Table.from_pydict(dict(inputs))).to_pydict()
+        counts = {feature.name: len(results.get(feature.name, ())) for feature in view.features}
     except Exception as error:  # A user's function may raise anything; it becomes an error that names the view.
         raise InputError(
             f"on-demand feature view {view.name!r} failed: {type(error).__name__}: {error}; "
             "its function must cope with missing values"
         ) from error
-    for feature in view.features:
-        if len(results.get(feature.name, ())) != row_count:
+    for name, count in counts.items():
+        if count != row_count:
             raise InputError(
-                f"on-demand feature view {view.name!r}: its function gave {len(results.get(feature.name, ()))} values "
-                f"of {feature.name!r} for {row_count} rows; it must give one per row"
+                f"on-demand feature view {view.name!r}: its function gave {count} values of {name!r} "
+                f"for {row_count} rows; it must give one per row"
             )
     return dict(results)
 
 
 def _each_row(view: Any, inputs: Mapping[str, list[Any]], row_count: int) -> dict[str, list[Any]]:
-    rows = [view.transform_dict({name: values[i] for name, values in inputs.items()}) for i in range(row_count)]
+    """Returns the outputs of a function that takes one row; Feast takes the row out of lists of one."""
+    rows = [view.transform_dict({name: [values[i]] for name, values in inputs.items()}) for i in range(row_count)]
     return {feature.name: [row[feature.name] for row in rows] for feature in view.features}
 
 
 def _row_count(plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> int:
+    for name, values in entities.items():
+        if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+            raise WrongType(
+                f"entity column {name!r} is {values!r} ({type(values).__name__}), expected a list with one value per "
+                "entity row"
+            )
     lengths = {name: len(values) for name, values in entities.items()}
     if len(set(lengths.values())) > 1:
         raise UnequalLengths(f"entity columns have different lengths: {lengths}; give one value per entity row in each")

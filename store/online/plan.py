@@ -163,13 +163,21 @@ class _Compiler:
         for projection in registered.feature_view_projections:
             view = self._load(projection.name, projection.version_tag)
             name = projection.name_to_use()
-            self._views[name] = view.with_projection(projection)
+            try:
+                self._views[name] = view.with_projection(projection)
+            except ValueError as error:
+                raise UnknownObject(
+                    f"feature service {service.name!r} asks feature view {projection.name!r} for features that it no "
+                    f"longer has ({error}); declare the service anew and run 'feast apply'"
+                ) from error
             asked += [(name, feature.name) for feature in projection.features]
         return asked
 
     def _listed(self, references: Sequence[str]) -> list[tuple[str, str]]:
         asked = []
         for reference in references:
+            if not isinstance(reference, str):
+                raise InputError(f"feature reference {reference!r} is no text; write it as 'view:feature'")
             try:
                 view_name, version, feature = _parse_feature_ref(reference)
             except ValueError as error:
@@ -188,9 +196,9 @@ class _Compiler:
                 view = self._registry.get_feature_view_by_version(name, self._project, version, allow_cache=True)
                 view.projection.version_tag = version
         except (FeatureViewNotFoundException, FeastObjectNotFoundException) as error:
+            which = f"feature view {name!r}" if version is None else f"version {version} of feature view {name!r}"
             raise UnknownObject(
-                f"feature view {name!r} is not registered in project {self._project!r}; "
-                "run 'feast apply' or correct the name"
+                f"{which} is not registered in project {self._project!r}; run 'feast apply' or correct the name"
             ) from error
         if not getattr(view, "enabled", True):
             raise InputError(f"feature view {name!r} is disabled; enable it with 'feast feature-views enable {name}'")

@@ -37,10 +37,11 @@ class PlanCache:
             if self._is_current(registry) and key in self._plans:
                 self._plans.move_to_end(key)
                 return self._plans[key]
-        plan = compile_plan(registry, project, features, full_feature_names=full_feature_names)
         version = _version_of(registry)
+        plan = compile_plan(registry, project, features, full_feature_names=full_feature_names)
         with self._lock:
-            if version is not None:
+            # A registry that was renewed meanwhile may have given the plan one half old and one half new.
+            if version is not None and version == _version_of(registry):
                 if version != self._version:
                     self._plans.clear()
                     self._version = version

@@ -13,7 +13,7 @@ from store.clock import from_us
 from store.feast_values import json_converter, proto_from_plain
 from store.kernel.codec import RowTimes
 from store.kernel.definitions import Column
-from store.online.lookup import NULL_VALUE, PRESENT, AnswerColumn
+from store.online.lookup import NULL_VALUE, PRESENT, AnswerColumn, Lookup
 from store.online.plan import OnlinePlan
 from store.requests import LookupAnswer
 
@@ -62,16 +62,12 @@ def _stamp(times: RowTimes | None, stamps: dict[RowTimes | None, Timestamp]) -> 
 
 def view_versions(plan: OnlinePlan) -> dict[str, int]:
     """Returns the definition's number of each view read."""
-    return {read.definition.name: read.version for read in plan.views}
+    return {read.name.partition("@")[0]: read.version for read in plan.views}
 
 
-def lookup_answer(
-    plan: OnlinePlan,
-    entities: Mapping[str, list[Any]],
-    columns: Sequence[AnswerColumn],
-    request_time: datetime,
-) -> LookupAnswer:
-    """Returns the columns as values ready for JSON."""
+def lookup_answer(lookup: Lookup, columns: Sequence[AnswerColumn], request_time: datetime) -> LookupAnswer:
+    """Returns the columns of a lookup as values ready for JSON."""
+    plan, entities = lookup.plan, lookup.entities
     names, values, statuses, event_timestamps = [], [], [], []
     stamps: dict[RowTimes | None, str | None] = {None: None}
     for name, column, answer in answered(plan, entities, columns):
@@ -85,7 +81,16 @@ def lookup_answer(
                 stamps[times] = rfc3339(times)
         event_timestamps.append([stamps[times] for times in answer.event_times])
     views = [None] * len(plan.entity_columns) + [plan.view_names[place] for place in plan.outputs]
-    return LookupAnswer(names, values, statuses, event_timestamps, views, request_time, view_versions(plan))
+    return LookupAnswer(
+        feature_names=names,
+        values=values,
+        statuses=statuses,
+        event_timestamps=event_timestamps,
+        views=views,
+        request_time=request_time,
+        view_versions=view_versions(plan),
+        future_rows=lookup.future_rows,
+    )
 
 
 def rfc3339(times: RowTimes) -> str:

@@ -13,7 +13,7 @@ from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.type_map import _proto_value_to_value_type
 
 from store.clock import from_us, to_us
-from store.definitions_from_feast import column_of, ttl_us, view_definition
+from store.definitions_from_feast import ttl_us, view_definition
 from store.errors import PushedRowsError, UnknownObject, WrongType
 from store.feast_values import plain_from_proto, proto_from_plain
 from store.kernel.codec import EncodedRow, RowLayout, RowTimes, decode_header, encode_header
@@ -71,13 +71,13 @@ def entity_key_rows(
     definition = view_definition(
         config.project, table, is_versioned=config.registry.enable_online_feature_view_versioning
     )
-    known = {field.name: column_of(field) for field in table.features}
+    known = {column.name: column for column in definition.features}
     for name in requested or ():
         if name not in known:
             raise UnknownObject(
                 f"feature view {table.name!r} has no feature {name!r}; it has {', '.join(sorted(known))}"
             )
-    wanted = tuple(known[name] for name in (definition_names(definition.features) if requested is None else requested))
+    wanted = tuple(known[name] for name in (sorted(known) if requested is None else requested))
     encoder = entity_key_encoder(config.project, definition.join_keys)
     read = ViewRead(table.name, definition, encoder, encoder.names, wanted, (), ttl_us(table), 0)
     return ViewLookup(read, [encode_entity_key(config.project, key) for key in entity_keys])
@@ -89,11 +89,6 @@ def stored_names(config: RepoConfig, table: FeatureView) -> list[str]:
         return [table.name]
     versions = range(1, (getattr(table, "current_version_number", None) or 0) + 1)
     return [table.name, *(f"{table.name}_v{version}" for version in versions)]
-
-
-def definition_names(columns: Sequence[Column]) -> list[str]:
-    """Returns the names of some columns."""
-    return [column.name for column in columns]
 
 
 def online_reads(
@@ -150,7 +145,7 @@ def rows_to_write(config: RepoConfig, table: FeatureView, data: Sequence[ProtoRo
     return ViewWrite(definition.name, groups)
 
 
-def write_proto_rows(
+def write_pushed(
     knowledge: Knowledge, write: ViewWrite, key_ttl_seconds: int | None, slot_of: SlotOf | None
 ) -> Conversation[int]:
     """Writes rows as pushed ones; returns how many replaced what stood there."""

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
@@ -13,7 +13,7 @@ from store.kernel import keys
 from store.limits import LEASE_SECONDS, PIPELINE_CALLS_MAX, SCAN_COUNT, SCRIPT_ROWS_MAX
 from store.online.client import RedisSession
 from store.online.connection import REDIS_ERRORS, translated
-from store.online.conversations import Command, Conversation, chunks, read_state, script
+from store.online.conversations import Command, Conversation, chunks, last_generation, script
 
 _BATCH_KEYS = SCRIPT_ROWS_MAX * PIPELINE_CALLS_MAX
 
@@ -43,35 +43,34 @@ def lease(session: RedisSession, project: str, view: str) -> Iterator[None]:
     finally:
         ended.set()
         renewal.join()
-        try:
+        # It may have lapsed, or Redis may be gone and it will: then nothing of ours is left to free.
+        with suppress(LockError, *REDIS_ERRORS):
             lock.release()
-        except (LockError, *REDIS_ERRORS):
-            # It has lapsed, or Redis is gone and it will: nothing of ours is left to free.
-            return
 
 
 def _renew(lock: Any, ended: threading.Event) -> None:
     while not ended.wait(LEASE_SECONDS / 3):
         try:
             lock.reacquire()
-        except (LockError, *REDIS_ERRORS):
-            # Writes are conditional and a generation is switched by its number, so a second run does no harm.
+        except LockError:
+            # It has lapsed. Whichever run then records its end first wins; the other is refused (`replace_state`).
             return
+        except REDIS_ERRORS:
+            # Redis is away for a moment; the next turn tries again.
+            continue
 
 
-def carry_pushed(session: RedisSession, project: str, view: str, *, active: int, building: int) -> int:
-    """Carries rows that came by push into the generation being built; returns how many."""
+def carry_pushed(session: RedisSession, project: str, view: str, *, active: int, building: int) -> None:
+    """Carries rows that came by push into the generation being built."""
     _, digest = script("carry")
     fields = keys.row_field(view, active), keys.row_field(view, building)
-    carried = 0
     for batch in _entity_keys(session, project):
         rows = [(key, b"") for key in batch]
         calls: list[Command] = [
             ("EVALSHA", digest, len(chunk), *(key for key, _ in chunk), *fields)
             for chunk in chunks(rows, session.slot_of())
         ]
-        carried += sum(session.hold(_say(calls)))
-    return carried
+        session.hold(_say(calls))
 
 
 def drop_generations(session: RedisSession, project: str, view: str, generations: range) -> None:
@@ -87,9 +86,8 @@ def drop_view(session: RedisSession, project: str, view: str) -> None:
 
     What is known goes last, so that a killed removal is finished by the next.
     """
-    state = session.hold(read_state(project, view))
-    drop_generations(session, project, view, range(1, max(state.generation, state.building) + 1))
-    known = (keys.generation_field(view), keys.state_field(view))
+    drop_generations(session, project, view, range(1, session.hold(last_generation(project, view)) + 1))
+    known = (keys.generation_field(view), keys.state_field(view), keys.counter_field(view))
     session.hold(_say([("HDEL", keys.views_key(project), *known)]))
 
 

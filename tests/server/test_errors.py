@@ -28,7 +28,7 @@ def test_every_error_is_answered_with_its_message_and_nothing_else(error: type[L
 
 def test_the_callers_faults_are_4xx_and_all_others_are_not() -> None:
     for error, status in STATUS.items():
-        is_callers = issubclass(error, errors.InputError | errors.MaterializationBusy)
+        is_callers = issubclass(error, errors.InputError | errors.MaterializationBusy | errors.RegistryConflict)
         assert (400 <= status < 500) == is_callers, error
 
 
