@@ -18,10 +18,12 @@ _WHOLE = frozenset({"version_id", "last_updated"})
 def merged(base: RegistryProto, theirs: RegistryProto, ours: RegistryProto) -> RegistryProto:
     """Returns a registry with the changes from `base` to `theirs` and those from `base` to `ours`.
 
-    Objects are told apart by kind, project and name; what both changed in the same way is changed once.
+    Objects are told apart by kind, project and name; what both changed in the same way is changed once. What Feast
+    notes about an object (its `meta`: state, times, intervals) never conflicts: the later note stands, and the
+    intervals of both do.
 
     Raises:
-        RegistryConflict: both changed the same object, each in its own way.
+        RegistryConflict: both changed the same definition, each in its own way.
     """
     result = RegistryProto()
     result.CopyFrom(theirs)
@@ -51,6 +53,8 @@ def _merged_objects(kind: str, base: Iterable[Any], theirs: Iterable[Any], ours:
             kept = their
         elif their == before:
             kept = our
+        elif before is not None and our is not None and their is not None and _same_definition(before, their, our):
+            kept = _with_notes_of_both(before, their, our)
         else:
             raise RegistryConflict(
                 f"{kind.rstrip('s')} {name[1]!r} of project {name[0]!r} was changed in the registry by another process "
@@ -58,6 +62,28 @@ def _merged_objects(kind: str, base: Iterable[Any], theirs: Iterable[Any], ours:
             )
         if kept is not None:
             result.append(kept)
+    return result
+
+
+def _same_definition(before: Any, their: Any, our: Any) -> bool:
+    """Whether at least one side left the definition of an object as it was, or both changed it in the same way."""
+    has_notes = {"spec", "meta"} <= set(before.DESCRIPTOR.fields_by_name)
+    return has_notes and (before.spec in (their.spec, our.spec) or their.spec == our.spec)
+
+
+def _with_notes_of_both(before: Any, their: Any, our: Any) -> Any:
+    """Returns the changed definition with our notes, where ours changed, and the intervals of both."""
+    result = type(our)()
+    result.CopyFrom(their)
+    if our.spec != before.spec:
+        result.spec.CopyFrom(our.spec)
+    for field in our.meta.DESCRIPTOR.fields:
+        if field.name == "materialization_intervals":
+            known = list(their.meta.materialization_intervals)
+            ours_only = [interval for interval in our.meta.materialization_intervals if interval not in known]
+            result.meta.materialization_intervals.extend(ours_only)
+        elif getattr(our.meta, field.name) != getattr(before.meta, field.name):
+            _replace(result.meta, field, our.meta)
     return result
 
 
@@ -71,8 +97,9 @@ def _name_of(message: Any) -> tuple[str, str]:
     return getattr(described, "project", ""), getattr(described, "name", "") or getattr(described, "project", "")
 
 
-def _replace(result: RegistryProto, field: FieldDescriptor, ours: RegistryProto) -> None:
+def _replace(result: Any, field: FieldDescriptor, source: Any) -> None:
+    """Copies one field that is not repeated."""
     if field.message_type is not None:
-        getattr(result, field.name).CopyFrom(getattr(ours, field.name))
+        getattr(result, field.name).CopyFrom(getattr(source, field.name))
     else:
-        setattr(result, field.name, getattr(ours, field.name))
+        setattr(result, field.name, getattr(source, field.name))

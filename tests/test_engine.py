@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from feast import BatchFeatureView, Field
 from feast import FeatureStore as StockFeatureStore
-from feast import Field
 from feast.aggregation import Aggregation
-from feast.data_source import PushMode
+from feast.data_source import PushMode, PushSource
 from feast.stream_feature_view import StreamFeatureView
 from feast.types import Float64, Int64, String
 
@@ -30,7 +30,7 @@ from store.online.connection import parse_target
 from store.online.conversations import read_state
 from store.online.views import lease
 from tests.redis_servers import RedisServer, poll_until, private_redis
-from tests.stores import NOW, PROJECT, USER, config, make_store, objects, user_rows, user_view, yaml_of
+from tests.stores import NOW, PROJECT, USER, config, make_store, objects, user_rows, user_source, user_view, yaml_of
 
 DAY = timedelta(days=1)
 
@@ -152,6 +152,19 @@ def test_a_batch_row_does_not_replace_a_pushed_one_of_the_same_times(store: Feat
     store.push("users_push", rows)
     store.materialize(NOW - DAY, NOW)
     assert orders(store, [1, 2]) == [7, 7]
+
+
+def test_a_push_may_name_columns_as_the_source_or_as_the_view_does(store: FeatureStore, repo: Path) -> None:
+    source = user_source()
+    source.field_mapping = {"n": "orders"}
+    rows = user_rows().rename(columns={"orders": "n"})
+    rows.to_parquet(repo / "data" / "users.parquet")
+    store.apply([USER, user_view(source=PushSource(name="users_push", batch_source=source))])
+    store.push("users_push", rows.assign(n=[1] * 5).astype({"n": "Int64"}))
+    assert orders(store, [1]) == [1]
+    later = user_rows(5, NOW).rename(columns={"n": "orders"}).assign(orders=[2] * 5).astype({"orders": "Int64"})
+    store.push("users_push", later)
+    assert orders(store, [1]) == [2]
 
 
 def test_a_late_batch_row_does_not_replace_a_newer_pushed_one(store: FeatureStore) -> None:
@@ -374,6 +387,22 @@ def test_a_column_of_the_wrong_type_is_named(store: FeatureStore, repo: Path) ->
 
 
 # Feast says this wherever a stream view is made; nobody can act on it.
+@pytest.mark.filterwarnings("ignore:Batch feature views are experimental:RuntimeWarning")
+def test_a_transformed_batch_view_is_refused_at_apply(store: FeatureStore) -> None:
+    view = BatchFeatureView(
+        name="scaled",
+        entities=[USER],
+        schema=user_view().schema,
+        source=user_source(),
+        udf=lambda frame: frame,
+        mode="pandas",
+        ttl=DAY,
+        online=True,
+    )
+    with pytest.raises(DefinitionError, match="'scaled' declares a transformation"):
+        store.apply([view])
+
+
 @pytest.mark.filterwarnings("ignore:Stream feature views are experimental:RuntimeWarning")
 def test_windowed_views_are_refused_at_apply_and_the_registry_stays(store: FeatureStore, repo: Path) -> None:
     before = (repo / "data" / "registry.db").read_bytes()

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from feast.feature_server_utils import _value_to_native
@@ -114,6 +116,10 @@ def test_feasts_missing_timestamp_is_null() -> None:
         ("UNIX_TIMESTAMP", "1969-12-31T23:59:59.5Z", -1),
         ("UNIX_TIMESTAMP", datetime.fromisoformat("1970-01-02"), 86_400),
         ("UNIX_TIMESTAMP", 7, 7),
+        ("UNIX_TIMESTAMP", np.datetime64("2020-01-01", "ns"), 1_577_836_800),
+        ("UNIX_TIMESTAMP", pd.NaT, None),
+        ("INT64", pd.NA, None),
+        ("INT64", np.int64(5), 5),
     ],
 )
 def test_request_values_of_the_right_type_are_taken(type_name: str, given: Any, expected: Any) -> None:
@@ -133,6 +139,7 @@ def test_request_values_of_the_right_type_are_taken(type_name: str, given: Any, 
         ("UNIX_TIMESTAMP", "soon"),
         ("INT64", [5]),
         ("INT64_LIST", "x"),
+        ("UUID", 5),
     ],
 )
 def test_request_values_of_another_type_are_refused(type_name: str, given: Any) -> None:
@@ -157,6 +164,11 @@ def test_request_values_of_another_type_are_refused(type_name: str, given: Any) 
         ("UNIX_TIMESTAMP", pa.array([7], pa.int64()), [7]),
         ("UNIX_TIMESTAMP", pa.array([1], pa.date32()), [86_400]),
         ("DECIMAL", pa.array([Decimal("1.10")]), ["1.10"]),
+        (
+            "UNIX_TIMESTAMP_LIST",
+            pa.array([[-500_000, 1_500_000], None, []], pa.list_(pa.timestamp("us"))),
+            [[-1, 1], None, []],
+        ),
     ],
 )
 def test_arrow_columns_become_plain_values(type_name: str, array: pa.Array, expected: list[Any]) -> None:
@@ -179,6 +191,13 @@ def test_arrow_columns_become_plain_values(type_name: str, array: pa.Array, expe
 def test_an_arrow_column_that_does_not_fit_is_named(type_name: str, array: pa.Array) -> None:
     with pytest.raises(WrongType, match="'f'"):
         plain_from_arrow(Column("f", type_name), array)
+
+
+def test_arrow_maps_become_feasts_maps() -> None:
+    maps = pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64()))
+    plain, null = plain_from_arrow(Column("f", "MAP"), maps)
+    assert python_from_plain(plain, "MAP") == {"a": 1}
+    assert null is None
 
 
 def test_on_demand_functions_get_feasts_python_objects() -> None:

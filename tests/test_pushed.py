@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("b", pa.bool_()),
         ("l", pa.list_(pa.int64())),
         ("raw", pa.binary()),
+        ("ns_at", pa.timestamp("ns", "UTC")),
     ]
 )
 GOOD: dict[str, list[Any]] = {"k": [1, 2], "at": ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00"]}
@@ -61,6 +62,14 @@ def test_a_time_without_a_zone_is_utc() -> None:
     table = check(GOOD | {"at": ["2026-01-01T00:00:00"] * 2, "plain_at": ["2026-01-01T02:00:00+02:00", None]})
     assert table.column("at").to_pylist()[0] == datetime(2026, 1, 1, tzinfo=UTC)
     assert table.column("plain_at").to_pylist()[0] == datetime.fromisoformat("2026-01-01")
+
+
+def test_nanoseconds_in_text_are_kept() -> None:
+    table = check(GOOD | {"ns_at": ["2026-01-01T00:00:00.000000900Z", None]})
+    assert table.column("ns_at").cast(pa.timestamp("ns")).cast(pa.int64()).to_pylist() == [
+        1_767_225_600_000_000_900,
+        None,
+    ]
 
 
 def test_pandas_and_numpy_values_are_taken() -> None:

@@ -114,6 +114,18 @@ def test_intervals_recorded_beside_an_apply_both_stay(applied: Path) -> None:
     assert view_names(applied) == {"users", "one"}
 
 
+def test_what_two_runs_note_about_one_view_both_stays(applied: Path) -> None:
+    first, second = opened(applied), opened(applied)
+    start, day = datetime(2026, 1, 1, tzinfo=UTC), timedelta(days=1)
+    views = [store.registry.get_feature_view("users", store.project) for store in (first, second)]
+    second.apply([user_view(ttl=timedelta(days=5))])
+    first.registry.apply_materialization(views[0], first.project, start, start + day)
+    second.registry.apply_materialization(views[1], second.project, start + day, start + 2 * day)
+    view = opened(applied).get_feature_view("users")
+    assert sorted(view.materialization_intervals) == [(start, start + day), (start + day, start + 2 * day)]
+    assert view.ttl == timedelta(days=5)
+
+
 def test_two_changes_of_one_object_are_refused_by_name_and_the_first_stays(applied: Path) -> None:
     first, second = opened(applied), opened(applied)
     first.list_feature_views()

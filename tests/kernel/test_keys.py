@@ -1,6 +1,7 @@
 """Redis names are injective, carry their project as a prefix of its own, and share a slot per entity key."""
 
 import fnmatch
+import struct
 
 import pytest
 from hypothesis import assume, given
@@ -63,6 +64,13 @@ def test_a_name_is_readable() -> None:
 def test_int32_and_int64_are_one_key() -> None:
     narrow, wide = (entity_key_encoder("p", [Column("k", t)]).encode([5]) for t in ("INT32", "INT64"))
     assert narrow == wide
+
+
+def test_a_float_key_is_the_one_that_feast_rounds_to_32_bits() -> None:
+    encoder = entity_key_encoder("p", [Column("k", "FLOAT")])
+    rounded = struct.unpack("<f", struct.pack("<f", 0.1))[0]
+    assert encoder.encode([0.1]) == encoder.encode([rounded]) != encoder.encode([0.2])
+    assert encoder.encode([1e300]) != encoder.encode([0.1])
 
 
 def test_a_null_part_makes_no_key() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.on_demand_feature_view import on_demand_feature_view
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.types import Float64, Int64, String
 
@@ -82,6 +83,7 @@ def test_entity_rows_may_be_a_list_of_rows(look: Look) -> None:
 
 def test_an_empty_list_gets_an_empty_answer(look: Look) -> None:
     assert look(["users:orders"], {"user_id": []}) == {"user_id": [], "orders": []}
+    assert look(["users:orders"], []) == {"user_id": [], "orders": []}
 
 
 def test_a_row_past_its_ttl_is_withheld(look: Look, store: FeatureStore) -> None:
@@ -107,6 +109,38 @@ def test_a_service_computes_its_on_demand_view(look: Look, store: FeatureStore) 
 def test_an_on_demand_view_alone_reads_its_sources_and_does_not_show_them(look: Look) -> None:
     answer = look(["basket_share:share"], {"user_id": [1], "amount": [3.0]})
     assert answer == {"user_id": [(1, "PRESENT")], "share": [(2.0, "PRESENT")]}
+
+
+def test_a_function_of_one_row_is_run_row_by_row(look: Look, store: FeatureStore) -> None:
+    @on_demand_feature_view(
+        sources=[store.get_feature_view("users")],
+        schema=[Field(name="shout", dtype=String)],
+        mode="python",
+        singleton=True,
+    )
+    def shouting(row: dict[str, Any]) -> dict[str, Any]:
+        return {"shout": None if row["name"] is None else row["name"].upper()}
+
+    store.apply([shouting])
+    answer = look(["shouting:shout"], {"user_id": [1, 2, 3]})
+    assert answer["shout"] == [("USER 1", "PRESENT"), (None, "NULL_VALUE"), ("USER 3", "PRESENT")]
+
+
+def test_a_pandas_function_gets_each_input_once(look: Look, store: FeatureStore) -> None:
+    @on_demand_feature_view(
+        sources=[store.get_feature_view("users")], schema=[Field(name="twice", dtype=Float64)], mode="pandas"
+    )
+    def doubled(frame: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"twice": frame["spent"] * 2 + frame["users__spent"] * 0})
+
+    store.apply([doubled])
+    assert look(["doubled:twice", "users:spent"], {"user_id": [1, 2]})["twice"] == [(3.0, "PRESENT"), (6.0, "PRESENT")]
+
+
+def test_a_service_whose_view_lost_a_feature_is_named(store: FeatureStore) -> None:
+    store.apply([user_view(schema=[field for field in user_view().schema if field.name != "name"])])
+    with pytest.raises(UnknownObject, match="'checkout' asks feature view 'users'"):
+        store.get_online_features(store.get_feature_service("checkout"), {"user_id": [1], "amount": [1.0]})
 
 
 def test_full_feature_names_carry_the_view(look: Look, store: FeatureStore) -> None:
@@ -187,6 +221,10 @@ def test_a_changed_service_takes_effect(look: Look, store: FeatureStore) -> None
         (["users:name"], {"user_id": ["1"]}, WrongType, "'user_id', row 0"),
         (["users:name"], {"user_id": [1, 2**63]}, WrongType, "'user_id'"),
         (["users:name"], {"user_id": [True]}, WrongType, "bool"),
+        (["users:name"], {"user_id": 5}, WrongType, "expected a list"),
+        (["users:name"], {"user_id": "5"}, WrongType, "expected a list"),
+        (["users:name"], [5], WrongType, "entity row 0"),
+        ([5], {"user_id": [1]}, InputError, "no text"),
         (["users:name"], {"user_id": [0] * (LOOKUP_KEYS_MAX + 1)}, TooLarge, str(LOOKUP_KEYS_MAX)),
         (["users:name"] * (LOOKUP_FEATURES_MAX + 1), {"user_id": [0]}, TooLarge, str(LOOKUP_FEATURES_MAX)),
     ],
