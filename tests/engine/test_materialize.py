@@ -1,0 +1,187 @@
+"""Materialization by the engine: what is read and what stands afterwards."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from feast import BatchFeatureView, Field
+from feast.aggregation import Aggregation
+from feast.data_source import PushMode, PushSource
+from feast.stream_feature_view import StreamFeatureView
+from feast.types import Float64, Int64, String
+
+from store.clock import to_us
+from store.errors import DefinitionError, SourceUnreadable, WrongType
+from store.feature_store import FeatureStore
+from store.online.client import RedisSession
+from store.online.conversations import read_state
+from tests.engine.helpers import DAY, orders, write_users
+from tests.redis_servers import RedisServer
+from tests.stores import NOW, PROJECT, USER, user_rows, user_source, user_view
+
+
+def test_the_newest_row_of_each_key_is_served(store: FeatureStore, repo: Path) -> None:
+    at = NOW - timedelta(hours=2)
+    write_users(repo, [(1, at, 1), (1, at + timedelta(hours=1), 2), (2, at, 3), (1, at - timedelta(hours=1), 4)])
+    store.materialize(NOW - DAY, NOW)
+    assert orders(store, [1, 2, 3]) == [2, 3, None]
+
+
+def test_the_interval_is_half_open(store: FeatureStore, repo: Path) -> None:
+    start, end = NOW - timedelta(hours=4), NOW - timedelta(hours=2)
+    tick = timedelta(microseconds=1)
+    write_users(repo, [(1, start - tick, 1), (2, start, 2), (3, end - tick, 3), (4, end, 4)])
+    store.materialize(start, end)
+    assert orders(store, [1, 2, 3, 4]) == [None, 2, 3, None]
+
+
+def test_running_again_changes_nothing(store: FeatureStore, server: RedisServer) -> None:
+    def dump() -> dict[bytes, Any]:
+        client = server.client()
+        return {key: client.hgetall(key) for key in client.keys("*")}
+
+    store.materialize(NOW - DAY, NOW)
+    before = dump()
+    store.materialize(NOW - DAY, NOW)
+    assert dump() == before
+
+
+def test_an_end_in_the_future_is_clipped_to_the_clock_and_poisons_nothing(
+    store: FeatureStore, repo: Path, session: RedisSession
+) -> None:
+    write_users(repo, [(1, NOW - timedelta(hours=1), 1), (2, NOW + timedelta(hours=3), 2)])
+    store.materialize(NOW - DAY, NOW + 365 * DAY)
+    assert orders(store, [1, 2]) == [1, None]
+    [interval] = session.hold(read_state(PROJECT, "users")).state.coverage
+    assert interval.start_us == to_us(NOW - DAY)
+    assert to_us(NOW) <= interval.end_us < to_us(NOW + timedelta(hours=1))
+    write_users(repo, [(1, NOW - timedelta(hours=1), 1), (3, NOW, 3)])
+    store.materialize_incremental(NOW + DAY)  # Feast asks for an interval whose start lies a year ahead.
+    assert orders(store, [1]) == [1]
+
+
+def test_incremental_runs_go_on_where_the_last_one_ended(store: FeatureStore, repo: Path) -> None:
+    write_users(repo, [(1, NOW - timedelta(hours=5), 1), (2, NOW - timedelta(hours=3), 2)])
+    store.materialize_incremental(NOW - timedelta(hours=4))
+    assert orders(store, [1, 2]) == [1, None]
+    store.materialize_incremental(NOW)
+    assert orders(store, [1, 2]) == [1, 2]
+
+
+def test_an_emptied_redis_is_made_whole_by_the_next_run(store: FeatureStore, repo: Path, server: RedisServer) -> None:
+    write_users(repo, [(1, NOW - timedelta(hours=5), 1), (2, NOW - timedelta(hours=1), 2)])
+    store.materialize(NOW - DAY, NOW - timedelta(hours=2))
+    server.client().flushall()
+    store.materialize_incremental(NOW)
+    assert orders(store, [1, 2]) == [1, 2]
+
+
+def test_a_rolled_back_redis_is_made_whole_by_the_next_run(
+    store: FeatureStore, repo: Path, server: RedisServer
+) -> None:
+    client = server.client()
+    write_users(repo, [(user, NOW - timedelta(hours=6 - user), user) for user in (1, 2, 3)])
+    store.materialize(NOW - DAY, NOW - timedelta(hours=4))
+    backup = {key: client.dump(key) for key in client.keys("*")}
+    store.materialize(NOW - timedelta(hours=4), NOW - timedelta(hours=3))
+    assert orders(store, [1, 2, 3]) == [1, 2, None]
+    client.flushall()
+    for key, content in backup.items():
+        client.restore(key, 0, content)
+    store.materialize(NOW - timedelta(hours=3), NOW)
+    assert orders(store, [1, 2, 3]) == [1, 2, 3]
+
+
+def test_a_batch_row_does_not_replace_a_pushed_one_of_the_same_times(store: FeatureStore) -> None:
+    rows = user_rows()
+    rows["orders"] = pd.array([7] * len(rows), dtype="Int64")
+    store.push("users_push", rows)
+    store.materialize(NOW - DAY, NOW)
+    assert orders(store, [1, 2]) == [7, 7]
+
+
+def test_a_push_may_name_columns_as_the_source_or_as_the_view_does(store: FeatureStore, repo: Path) -> None:
+    source = user_source()
+    source.field_mapping = {"n": "orders"}
+    rows = user_rows().rename(columns={"orders": "n"})
+    rows.to_parquet(repo / "data" / "users.parquet")
+    store.apply([USER, user_view(source=PushSource(name="users_push", batch_source=source))])
+    store.push("users_push", rows.assign(n=[1] * 5).astype({"n": "Int64"}))
+    assert orders(store, [1]) == [1]
+    later = user_rows(5, NOW).rename(columns={"n": "orders"}).assign(orders=[2] * 5).astype({"orders": "Int64"})
+    store.push("users_push", later)
+    assert orders(store, [1]) == [2]
+
+
+def test_a_late_batch_row_does_not_replace_a_newer_pushed_one(store: FeatureStore) -> None:
+    rows = user_rows(1, NOW)
+    rows["orders"] = pd.array([99], dtype="Int64")
+    store.push("users_push", rows)
+    store.materialize(NOW - DAY, NOW)
+    assert orders(store, [1, 2]) == [99, 20]
+
+
+def test_a_missing_source_is_named_and_nothing_is_recorded(
+    store: FeatureStore, repo: Path, session: RedisSession
+) -> None:
+    (repo / "data" / "users.parquet").unlink()
+    with pytest.raises(SourceUnreadable, match=r"users\.parquet"):
+        store.materialize(NOW - DAY, NOW)
+    assert session.hold(read_state(PROJECT, "users")).state.coverage == ()
+
+
+def test_a_column_of_the_wrong_type_is_named(store: FeatureStore, repo: Path) -> None:
+    rows = user_rows()
+    rows["orders"] = ["many"] * len(rows)
+    rows.to_parquet(repo / "data" / "users.parquet")
+    with pytest.raises((WrongType, DefinitionError), match="orders"):
+        store.materialize(NOW - DAY, NOW)
+
+
+# Feast says this wherever a stream view is made; nobody can act on it.
+@pytest.mark.filterwarnings("ignore:Batch feature views are experimental:RuntimeWarning")
+def test_a_transformed_batch_view_is_refused_at_apply(store: FeatureStore) -> None:
+    view = BatchFeatureView(
+        name="scaled",
+        entities=[USER],
+        schema=user_view().schema,
+        source=user_source(),
+        udf=lambda frame: frame,
+        mode="pandas",
+        ttl=DAY,
+        online=True,
+    )
+    with pytest.raises(DefinitionError, match="'scaled' declares a transformation"):
+        store.apply([view])
+
+
+@pytest.mark.filterwarnings("ignore:Stream feature views are experimental:RuntimeWarning")
+def test_windowed_views_are_refused_at_apply_and_the_registry_stays(store: FeatureStore, repo: Path) -> None:
+    before = (repo / "data" / "registry.db").read_bytes()
+    windowed = StreamFeatureView(
+        name="hourly",
+        entities=[USER],
+        schema=[Field(name="user_id", dtype=Int64), Field(name="sum_spent_3600s", dtype=Float64)],
+        source=user_view().stream_source,
+        aggregations=[Aggregation(column="spent", function="sum", time_window=timedelta(hours=1))],
+        timestamp_field="event_timestamp",
+        ttl=DAY,
+    )
+    with pytest.raises(DefinitionError, match="'hourly'"):
+        store.apply([windowed])
+    assert (repo / "data" / "registry.db").read_bytes() == before
+
+
+def test_a_push_lands_once_and_is_in_the_training_set(store: FeatureStore, repo: Path) -> None:
+    second = user_view(name="users_again", schema=[user_view().schema[0], Field(name="name", dtype=String)])
+    store.apply([second])
+    rows = user_rows(1, NOW)
+    rows["orders"] = pd.array([55], dtype="Int64")
+    store.push("users_push", rows, to=PushMode.ONLINE_AND_OFFLINE)
+    assert len(list((repo / "data" / "users.parquet.landed").glob("*.parquet"))) == 1
+    entities = pd.DataFrame({"user_id": [1], "event_timestamp": [NOW]})
+    answer = store.get_historical_features(entities, features=["users:orders", "users_again:name"]).to_df()
+    assert answer["orders"].tolist() == [55]
+    assert orders(store, [1]) == [55]
