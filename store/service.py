@@ -10,7 +10,7 @@ from feast import FeatureStore
 from feast.errors import FeatureViewNotFoundException
 
 from store.clock import Clock, clock_for, from_us
-from store.errors import ConfigError, InputError, LarderError, OnlineStoreError, UnknownObject
+from store.errors import ConfigError, InputError, LarderError, OnlineStoreError, RegistryUnavailable, UnknownObject
 from store.feature_store import pushed_views
 from store.limits import REGISTRY_REFRESH_SECONDS
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig
@@ -175,9 +175,13 @@ class StoreService:
         Raises:
             UnknownObject: a feature view that is not registered.
             InputError: START is after END.
+            RegistryUnavailable: the registry as it is now cannot be read; the last good one is not enough here.
             LarderError: as the stores raise.
         """
-        self._snapshots.current()
+        self._snapshots.refresh()
+        if self._snapshots.problem is not None:
+            # Feast would start an empty registry in the place of a missing one, and materialize nothing.
+            raise RegistryUnavailable(self._snapshots.problem)
         # A registry of its own: Feast writes states and intervals into the one it materializes by.
         store = FeatureStore(repo_path=str(self.repo_path), config=self._config)
         views = list(request.feature_views) if request.feature_views is not None else None

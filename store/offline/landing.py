@@ -10,7 +10,7 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.repo_config import RepoConfig
 
 from store.clock import clock_for
-from store.errors import EntityRowsError, PushedRowsError, SourceUnreadable
+from store.errors import EntityRowsError, PushedRowsError, SourceError, SourceUnreadable
 from store.offline.column_types import is_text, plain_type
 from store.offline.entity_rows import parse_instants
 from store.offline.jobs import PERSIST_BATCH_ROWS, write_parquet
@@ -37,10 +37,20 @@ def land_rows(config: RepoConfig, source: FileSource, table: pa.Table) -> Path:
 
 
 def append_file(config: RepoConfig, folder: Path, table: pa.Table) -> Path:
-    """Writes a table as one new file of a folder, named so that names sort by arrival, and returns its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_arrival_ns(config, folder):0{_CLOCK_DIGITS}d}-{secrets.token_hex(8)}.parquet"
-    write_parquet(path, iter(table.to_batches(max_chunksize=PERSIST_BATCH_ROWS) or _no_rows(table)))
+    """Writes a table as one new file of a folder, named so that names sort by arrival, and returns its path.
+
+    Raises:
+        SourceError: the folder cannot be made or written.
+        OutOfSpace: no room; nothing half-written stays.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{_arrival_ns(config, folder):0{_CLOCK_DIGITS}d}-{secrets.token_hex(8)}.parquet"
+        write_parquet(path, iter(table.to_batches(max_chunksize=PERSIST_BATCH_ROWS) or _no_rows(table)))
+    except OSError as error:
+        raise SourceError(
+            f"rows cannot land in {str(folder)!r}: {error.strerror or error}; make it a folder that can be written"
+        ) from error
     return path
 
 

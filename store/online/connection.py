@@ -55,6 +55,9 @@ REJOIN_SECONDS = 10.0
 _CODE = re.compile(r"(?:^|\s)-?(OOM|READONLY|CLUSTERDOWN|MASTERDOWN|LOADING|MISCONF|NOREPLICAS|TRYAGAIN)\b")
 
 
+_PIPELINE_COMMAND = re.compile(r"^Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+
+
 class OnlineSettings(Protocol):
     """What is read of the online store's configuration."""
 
@@ -326,7 +329,8 @@ _SENTINEL_ERRORS = (redis.sentinel.MasterNotFoundError, redis.asyncio.sentinel.M
 
 def _scrubbed(error: BaseException, target: RedisTarget) -> str:
     """Returns an error's text without the target's passwords."""
-    text = str(error).rstrip(".") or type(error).__name__
+    # redis-py puts the command before an error in a pipeline: keys and rows, which are no part of the message.
+    text = _PIPELINE_COMMAND.sub("", str(error)).rstrip(".") or type(error).__name__
     for secret in (target.password, target.sentinel_password):
         if secret:
             text = text.replace(secret, "***")

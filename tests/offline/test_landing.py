@@ -14,7 +14,7 @@ from feast.feature_logging import LoggingConfig
 from feast.infra.offline_stores.file_source import FileLoggingDestination
 
 from store.clock import restart_clock
-from store.errors import PushedRowsError
+from store.errors import PushedRowsError, SourceError
 from store.offline import DuckDBOfflineStore
 from store.offline.landing import append_file, land_rows
 from tests.offline.feature_stores import DRIVER, config_for, driver_view, instants, store_with, write
@@ -130,6 +130,13 @@ def test_a_landed_file_older_than_a_feature_reads_as_null(repo: Path, store: Fea
     answer = store.get_historical_features(given, ["driver_stats:rating", "driver_stats:trips"]).to_arrow()
     assert answer.column("rating").to_pylist() == [1.5, None]
     assert answer.column("trips").to_pylist() == [10, 50]
+
+
+def test_a_folder_that_cannot_be_made_is_named(repo: Path, store: FeatureStore) -> None:
+    (repo / "data" / "stats.parquet.landed").write_text("no folder")
+    frame = pd.DataFrame({"driver_id": [1], "event_timestamp": [pd.Timestamp(HOUR, unit="us", tz="UTC")], "n": [20]})
+    with pytest.raises(SourceError, match=r"stats\.parquet\.landed"):
+        store.write_to_offline_store("driver_stats", frame)
 
 
 def test_a_half_written_file_is_never_seen(repo: Path, store: FeatureStore) -> None:

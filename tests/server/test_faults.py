@@ -81,6 +81,10 @@ def test_a_torn_registry_is_told_and_the_last_good_one_is_served(applied: Path, 
             poll_until(lambda: live.get("/ready").status_code == 503, what="the server notices the torn registry")
             assert "registry.db" in live.get("/ready").json()["registry"]["problem"]
             assert tips(live).status_code == 200
+            refused = live.post("/materialize-incremental", {"end_ts": "2026-01-01T00:00:00Z"})
+            assert refused.status_code == 503
+            assert "registry.db" in refused.json()["detail"]
+            assert registry.read_bytes() == torn
             registry.write_bytes(whole)
             poll_until(lambda: live.get("/ready").status_code == 200, what="the server notices the repair")
         registry.write_bytes(b"torn \xff\xff")
