@@ -150,7 +150,7 @@ class DuckDBComputeEngine(ComputeEngine):
         join_keys = [declared.source.file_column(column.name) for column in declared.join_keys]
         features = [declared.source.file_column(column.name) for column in declared.features]
         timestamp_field, created = source.timestamp_field, source.created_timestamp_column or None
-        start = from_us(max(hull.start_us, to_us(from_us(0))))
+        start = from_us(max(hull.start_us, 0))
         job = self.offline_store.pull_latest_from_table_or_query(
             self.repo_config, source, join_keys, features, timestamp_field, created, start, from_us(hull.end_us - 1)
         )

@@ -50,8 +50,9 @@ REDIS_CONNECT_TIMEOUT_SECONDS = 2.0
 REDIS_KEY_BYTES_MAX = 64 * 1024
 """An encoded entity key; Redis allows 512 MB, but a key of this size is a document put in the wrong place."""
 
-LEASE_SECONDS = 60
-"""A materialization's lease; renewed at a third of this, so that a killed run frees its view in a minute."""
+LEASE_SECONDS = 20
+"""A materialization's lease, renewed at a third of this: longer than Redis is away in a failover, and no longer than
+a person waits to repeat a run that was killed."""
 
 # --- materialization ----------------------------------------------------------------------------
 MATERIALIZE_BATCH_ROWS = 10_000
