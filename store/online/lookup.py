@@ -127,13 +127,13 @@ def read_row(read: ViewRead, row: bytes | None, knowledge: Knowledge, now_us: in
     if row is None:
         return None
     header = decode_header(row)
-    if read.ttl_us and header.times.event_us < now_us - read.ttl_us:
-        count = len(read.wanted)
-        return Row((None,) * count, (OUTSIDE_MAX_AGE,) * count, header.times)
     try:
         values = read.decoder(header.schema_tag, knowledge.layouts).decode(row, header.body_start)
     except StoredRowError as error:
         raise StoredRowError(f"feature view {read.name!r}: {error}") from error
+    if read.ttl_us and header.times.event_us < now_us - read.ttl_us:
+        statuses = [NOT_FOUND if v is ABSENT else OUTSIDE_MAX_AGE for v in values]
+        return Row((None,) * len(values), statuses, header.times)
     statuses = [NOT_FOUND if v is ABSENT else NULL_VALUE if v is None else PRESENT for v in values]
     return Row([None if v is ABSENT else v for v in values], statuses, header.times)
 
