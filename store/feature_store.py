@@ -11,7 +11,7 @@ from store.clock import clock_for
 from store.errors import UnknownObject
 from store.online import RedisOnlineStore, repo_path_of
 from store.online.rows import write_pushed
-from store.pushing import Push, checked_push, land
+from store.pushing import Landing, Push, checked_push
 from store.requests import PushRequest
 
 
@@ -35,17 +35,24 @@ class FeatureStore(feast.FeatureStore):
         Raises:
             UnknownObject: no feature view has such a push source.
             PushedRowsError: a row that does not fit the batch source; nothing was written.
+            SourceError, OutOfSpace: the rows cannot land; nothing was written.
+            OnlineStoreError: Redis failed, maybe in the middle; no row has landed, so the push can be repeated.
         """
         online = self._get_provider().online_store
         if not isinstance(online, RedisOnlineStore):
             super().push(push_source_name, df, allow_registry_cache, to, transform_on_write)
             return
         push = self._checked(push_source_name, df, to, is_cached=allow_registry_cache)
-        session, knowledge = online.session(self.config), online.knowledge(self.project)
-        for write in push.writes:
-            ttl_seconds = self.config.online_store.key_ttl_seconds
-            session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()))
-        land(self.config, push)
+        landing = Landing(self.config, push)
+        try:
+            session, knowledge = online.session(self.config), online.knowledge(self.project)
+            for write in push.writes:
+                ttl_seconds = self.config.online_store.key_ttl_seconds
+                session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()))
+        except BaseException:
+            landing.discard()
+            raise
+        landing.publish()
 
     async def push_async(
         self,
@@ -61,11 +68,16 @@ class FeatureStore(feast.FeatureStore):
             await super().push_async(push_source_name, df, allow_registry_cache, to, **kwargs)
             return
         push = await asyncio.to_thread(self._checked, push_source_name, df, to, is_cached=allow_registry_cache)
-        session, knowledge = await online.async_session(self.config), online.knowledge(self.project)
-        for write in push.writes:
-            ttl_seconds = self.config.online_store.key_ttl_seconds
-            await session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()))
-        await asyncio.to_thread(land, self.config, push)
+        landing = await asyncio.to_thread(Landing, self.config, push)
+        try:
+            session, knowledge = await online.async_session(self.config), online.knowledge(self.project)
+            for write in push.writes:
+                ttl_seconds = self.config.online_store.key_ttl_seconds
+                await session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()))
+        except BaseException:
+            landing.discard()
+            raise
+        await asyncio.to_thread(landing.publish)
 
     def _checked(self, name: str, df: pd.DataFrame, to: PushMode, *, is_cached: bool) -> Push:
         views = pushed_views(self, name, is_cached=is_cached)

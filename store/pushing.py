@@ -18,6 +18,8 @@ from store.feast_values import arrow_type, plain_from_arrow, plain_from_python
 from store.kernel.codec import RowLayout
 from store.kernel.values import is_opaque
 from store.limits import PUSH_FUTURE_SECONDS_MAX
+from store.offline import DuckDBOfflineStore
+from store.offline.landing import StagedRows, stage_rows
 from store.offline.sources import file_source, open_source
 from store.online.rows import ViewWrite
 from store.pushed import checked_table
@@ -114,14 +116,49 @@ def checked_write(config: RepoConfig, view: Any, columns: Mapping[str, Sequence[
     return Push(table.num_rows, (ViewWrite(definition.name, {layout: rows}),))
 
 
-def land(config: RepoConfig, push: Push) -> None:
-    """Writes a push into the offline store, once per batch source.
+class Landing:
+    """The offline side of a push, once per batch source: staged before the online rows are written, published after.
 
-    Raises:
-        SourceError: the source's folder cannot be written.
+    All that is likely to fail (columns, room, permission) fails while staging, before anything is written online.
+    An offline store that is not ours cannot stage, so there everything happens when it is published.
     """
-    for view, table in push.landings:
-        get_offline_store_from_config(config.offline_store).offline_write_batch(config, view, table, None)
+
+    def __init__(self, config: RepoConfig, push: Push) -> None:
+        """Stages the rows.
+
+        Raises:
+            PushedRowsError, SourceError, OutOfSpace: they cannot land; nothing stays.
+        """
+        self._config = config
+        self._store = get_offline_store_from_config(config.offline_store)
+        self._staged: list[StagedRows] = []
+        self._unstaged: list[tuple[Any, pa.Table]] = []
+        try:
+            for view, table in push.landings:
+                if isinstance(self._store, DuckDBOfflineStore):
+                    source = file_source(batch_source_of(view), f"feature view {view.name!r}")
+                    self._staged.append(stage_rows(config, source, table))
+                else:
+                    self._unstaged.append((view, table))
+        except BaseException:
+            self.discard()
+            raise
+
+    def publish(self) -> None:
+        """Makes the rows part of their sources.
+
+        Raises:
+            SourceError: a source's folder can no longer be written.
+        """
+        for staged in self._staged:
+            staged.publish()
+        for view, table in self._unstaged:
+            self._store.offline_write_batch(self._config, view, table, None)
+
+    def discard(self) -> None:
+        """Removes what was staged and not published."""
+        for staged in self._staged:
+            staged.discard()
 
 
 def _renamed(name: str, columns: Mapping[str, Any], times: tuple[str, str], declared: set[str]) -> str:

@@ -19,7 +19,7 @@ from store.online.plan import Asked, OnlinePlan, ServiceName
 from store.online.plans import PlanCache
 from store.online.responses import lookup_answer
 from store.online.rows import ViewWrite, write_pushed
-from store.pushing import PUSH_TARGETS, Push, checked_push, checked_write, land
+from store.pushing import PUSH_TARGETS, Landing, Push, checked_push, checked_write
 from store.requests import (
     HistoricalRequest,
     LookupAnswer,
@@ -130,7 +130,7 @@ class StoreService:
     # --- writing ------------------------------------------------------------------------------
 
     async def push(self, request: PushRequest) -> int:
-        """Checks all rows, writes them online, then lands them offline; returns how many rows were accepted.
+        """Checks all rows, stages them offline, writes them online, then lands them; returns how many there were.
 
         Landing comes last: a push that fails before it can be repeated without landing twice, as online rows
         are only replaced by rows that are not older.
@@ -138,14 +138,20 @@ class StoreService:
         Raises:
             UnknownObject: no feature view has such a push source.
             PushedRowsError: a row that does not fit; nothing was written.
-            OnlineStoreError, SourceError: as their names say.
+            SourceError, OutOfSpace: the rows cannot land; nothing was written.
+            OnlineStoreError: Redis failed, maybe in the middle: some rows may be online and none has landed.
         """
         if request.to not in PUSH_TARGETS:
             raise InputError(f"push target {request.to!r} is unknown; expected one of {sorted(PUSH_TARGETS)}")
         views = pushed_views(self._snapshots.current().store, request.push_source_name)
         push = await asyncio.to_thread(checked_push, self._config, request, views, self.clock.now_us())
-        await self._write_online(push.writes)
-        await asyncio.to_thread(land, self._config, push)
+        landing = await asyncio.to_thread(Landing, self._config, push)
+        try:
+            await self._write_online(push.writes)
+        except BaseException:
+            landing.discard()
+            raise
+        await asyncio.to_thread(landing.publish)
         return push.row_count
 
     async def write_online(self, feature_view_name: str, columns: Mapping[str, Sequence[Any]]) -> int:

@@ -1,6 +1,9 @@
 """Landed rows: each write becomes one new Parquet file beside the source, whole or not there."""
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +14,7 @@ from feast.repo_config import RepoConfig
 
 from store.clock import clock_for
 from store.errors import EntityRowsError, PushedRowsError, SourceError, SourceUnreadable
+from store.files import publish
 from store.offline.column_types import is_text, plain_type
 from store.offline.entity_rows import parse_instants
 from store.offline.jobs import PERSIST_BATCH_ROWS, write_parquet
@@ -32,8 +36,44 @@ def land_rows(config: RepoConfig, source: FileSource, table: pa.Table) -> Path:
         PushedRowsError: the columns are not those of the source, or a value does not fit its column.
         SourceUnreadable: the source has no file to tell its columns.
     """
+    return stage_rows(config, source, table).publish()
+
+
+@dataclass(frozen=True, slots=True)
+class StagedRows:
+    """Rows that are written and synced under a hidden name beside their final place, and part of no source yet.
+
+    A process killed now leaves a hidden file that nobody reads.
+    """
+
+    config: RepoConfig
+    scratch: Path
+
+    def publish(self) -> Path:
+        """Makes the rows part of the source, after all that landed before, and returns the path of their file.
+
+        Raises:
+            SourceError: the folder cannot be written; the rows are discarded.
+        """
+        folder = self.scratch.parent
+        path = folder / f"{_arrival_ns(self.config, folder):0{_CLOCK_DIGITS}d}-{secrets.token_hex(8)}.parquet"
+        with _landing_in(folder):
+            try:
+                publish(self.scratch, path)
+            except BaseException:
+                self.discard()
+                raise
+        return path
+
+    def discard(self) -> None:
+        """Removes the rows; does nothing once they are published."""
+        self.scratch.unlink(missing_ok=True)
+
+
+def stage_rows(config: RepoConfig, source: FileSource, table: pa.Table) -> StagedRows:
+    """Does all that can fail of `land_rows`, which takes the same and raises the same, but for the last rename."""
     fitted = fit_to_source(table, open_source(config, source).schema, source)
-    return append_file(config, landed_folder(resolve_path(config, source.path)), fitted)
+    return _stage(config, landed_folder(resolve_path(config, source.path)), fitted)
 
 
 def append_file(config: RepoConfig, folder: Path, table: pa.Table) -> Path:
@@ -43,15 +83,24 @@ def append_file(config: RepoConfig, folder: Path, table: pa.Table) -> Path:
         SourceError: the folder cannot be made or written.
         OutOfSpace: no room; nothing half-written stays.
     """
+    return _stage(config, folder, table).publish()
+
+
+def _stage(config: RepoConfig, folder: Path, table: pa.Table) -> StagedRows:
+    scratch = folder / f".staged-{secrets.token_hex(8)}"
+    with _landing_in(folder):
+        write_parquet(scratch, iter(table.to_batches(max_chunksize=PERSIST_BATCH_ROWS) or _no_rows(table)))
+    return StagedRows(config, scratch)
+
+
+@contextmanager
+def _landing_in(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{_arrival_ns(config, folder):0{_CLOCK_DIGITS}d}-{secrets.token_hex(8)}.parquet"
-        write_parquet(path, iter(table.to_batches(max_chunksize=PERSIST_BATCH_ROWS) or _no_rows(table)))
+        yield
     except OSError as error:
         raise SourceError(
             f"rows cannot land in {str(folder)!r}: {error.strerror or error}; make it a folder that can be written"
         ) from error
-    return path
 
 
 def fit_to_source(table: pa.Table, schema: pa.Schema, source: FileSource) -> pa.Table:
