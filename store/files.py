@@ -1,5 +1,6 @@
 """Files that are whole or not there: atomic replacement, and locks between processes."""
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -30,11 +31,16 @@ def write_atomically(path: Path, content: bytes) -> None:
 def publish(scratch: Path, path: Path) -> None:
     """Renames a complete, synced scratch file to its final name in the same folder, durably."""
     scratch.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings the names in a folder to disk: until then a crash may undo a rename."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 @contextmanager
@@ -48,3 +54,8 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a write failed because the disk, or the writer's share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

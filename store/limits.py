@@ -7,6 +7,13 @@ LOOKUP_BODY_BYTES_MAX = 4 * 1024 * 1024
 LOOKUP_VALUES_MAX = 1_000_000
 """Keys x features of one lookup: about 20 MB of answer, which one worker builds in about a second."""
 
+LOOKUP_STORED_BYTES_MAX = 32 * 1024 * 1024
+"""Stored bytes that one lookup reads, and that it answers with: a row is read once, and answered as often as it was
+asked for. Ordinary rows have 300 bytes, so 10,000 keys x 3 views stay below a third of it."""
+
+LOOKUP_BATCH_KEYS = 1_000
+"""Keys of one round trip: what comes back is counted after each, and 1,000 keys take Redis about a millisecond."""
+
 LOOKUP_KEYS_MAX = 10_000
 """Keys of one lookup: 10,000 x 3 views is about 30 ms of Redis time that other callers wait."""
 
@@ -19,6 +26,18 @@ PUSH_BODY_BYTES_MAX = 32 * 1024 * 1024
 PUSH_ROWS_MAX = 100_000
 """Rows of one push; larger loads belong in the batch source and a materialization."""
 
+PUSH_VALUE_BYTES_MAX = 1024 * 1024
+"""One pushed text or run of bytes: a thumbnail or a page of text; anything larger belongs in a file, its name here."""
+
+PUSH_VALUE_ELEMENTS_MAX = 131_072
+"""Elements of one pushed list, those of lists within it included: 1 MB of numbers, 30 times the widest embeddings."""
+
+PUSH_VALUE_DEPTH_MAX = 16
+"""Lists and maps within each other in one pushed value; Feast's own types end at three."""
+
+PUSH_CHUNK_ROWS = 5_000
+"""Rows of one column that become Arrow at once: about 10 ms in which no other request of the worker goes on."""
+
 PUSH_FUTURE_SECONDS_MAX = 60
 """How far beyond the clock a pushed event time may lie: producers' clocks differ by seconds, not minutes."""
 
@@ -28,8 +47,12 @@ HISTORICAL_BODY_BYTES_MAX = 256 * 1024 * 1024
 HISTORICAL_ROWS_MAX = 10_000_000
 """Decoded entity rows of one retrieval over HTTP; larger ones run in Python against the same files."""
 
+ENTITY_COLUMNS_MAX = 1_000
+"""Columns of the entity rows of one retrieval, nested fields counted: keys, request fields and what travels along.
+Planning costs some milliseconds a column, and the widest training sets known to us carry a few dozen."""
+
 HISTORICAL_CONCURRENT_MAX = 2
-"""Retrievals at once in one worker: each wants all cores and gigabytes, so more only slow each other."""
+"""Retrievals at once over all workers of a repo: each wants all cores and gigabytes, so more only slow each other."""
 
 # --- Redis --------------------------------------------------------------------------------------
 SCRIPT_ROWS_MAX = 100
@@ -57,6 +80,22 @@ a person waits to repeat a run that was killed."""
 # --- materialization ----------------------------------------------------------------------------
 MATERIALIZE_BATCH_ROWS = 10_000
 """Rows read, encoded and written together: memory is bounded by it, and 100 script calls amortize Arrow."""
+
+# --- source files -------------------------------------------------------------------------------
+FOOTERS_MAX = 20_000
+"""Footers kept by a process, about 1 KB each: a source of ten thousand files costs a stat a file from then on."""
+
+COMPACT_FILE_BYTES_MAX = 256 * 1024 * 1024
+"""Landed files are merged up to this size: large enough that a scan does not notice where they end."""
+
+COMPACT_SMALL_BYTES = 64 * 1024 * 1024
+"""A landed file below this size is merged with its neighbours; a larger one is not written again and again."""
+
+COMPACT_ROW_GROUP_ROWS_MAX = 131_072
+"""Rows of a row group of a merged file: what DuckDB's own are, so that one thread has one to read."""
+
+COMPACT_ROW_GROUP_BYTES_MAX = 64 * 1024 * 1024
+"""Decoded bytes of a row group of a merged file, which is held in memory until it is written."""
 
 # --- registry -----------------------------------------------------------------------------------
 REGISTRY_REFRESH_SECONDS = 2.0

@@ -6,7 +6,8 @@ feature, key or timestamp column can clash with a name that our SQL uses.
 
 import glob
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 
 ROW_BITS = 36
 """Bits of a row's number in its file; 68 G rows a file leave 27 bits, 134 M files, of a signed 64-bit position."""
@@ -15,29 +16,93 @@ NANOSECONDS_PER_US = 1_000
 LOWEST_INSTANT = -(2**62)
 """Stands for a null created time in tie-breaking: older than any instant that a timestamp can hold, in either unit."""
 
+_NULL = "NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceColumn:
+    """Where the files of a group hold a key or feature.
+
+    `name` is the column in the files. A column that stands in their paths has `constants` instead, one SQL text
+    literal per file, read as the type `cast`; one with neither holds nothing but nulls. `cast` is the SQL type that
+    makes the values alike in all groups, None where they already are. `is_whole_only` turns floats into integers, and
+    those with a fraction (which equal no integer) into nulls.
+    """
+
+    name: str | None = None
+    constants: tuple[str, ...] = ()
+    cast: str | None = None
+    is_whole_only: bool = False
+
+    def kept(self, is_kept: Sequence[bool]) -> "SourceColumn":
+        """Returns the column of those files of the group that are kept."""
+        return replace(self, constants=tuple(compress(self.constants, is_kept)))
+
 
 @dataclass(frozen=True, slots=True)
 class TimeColumn:
-    """A timestamp column in a file, and whether it is stored in nanoseconds (else in microseconds or coarser)."""
+    """A timestamp column, and whether it is stored in nanoseconds (else in microseconds or coarser).
 
-    name: str
+    One that stands in the files' paths has `constants` instead of a name: per file an instant in microseconds since
+    the Unix epoch as an SQL literal.
+    """
+
+    name: str | None
     is_ns: bool
+    constants: tuple[str, ...] = ()
+
+    def kept(self, is_kept: Sequence[bool]) -> "TimeColumn":
+        """Returns the column of those files of the group that are kept."""
+        return replace(self, constants=tuple(compress(self.constants, is_kept)))
+
+
+@dataclass(frozen=True, slots=True)
+class EventRange:
+    """The least and greatest event time of a file, both inclusive, in whole microseconds since the Unix epoch (floor).
+
+    Without any event time `low_us` is above `high_us`.
+    """
+
+    low_us: int
+    high_us: int
+
+    def meets(self, low_us: int | None, high_us: int | None) -> bool:
+        """Whether an event time of the file may lie between two instants, both inclusive; None leaves an end open."""
+        if self.low_us > self.high_us:
+            return False
+        return (low_us is None or self.high_us >= low_us) and (high_us is None or self.low_us <= high_us)
 
 
 @dataclass(frozen=True, slots=True)
 class FileGroup:
     """Files of a source that hold the needed columns in the same types, so that one scan reads them all.
 
-    `positions` are the files' places in the source, ascending, in the order of `paths`. A key of None is a column
-    that holds nothing but nulls; a feature of None is one that these files were written without.
+    `positions` are the files' places in the source, ascending, in the order of `paths`, as are `rows`, their numbers
+    of rows, and `event_ranges` (None where a file does not tell). A group without files has no rows; its columns then
+    have a `cast` each, which gives their types.
     """
 
     paths: tuple[str, ...]
     positions: tuple[int, ...]
-    keys: tuple[str | None, ...]
+    keys: tuple[SourceColumn, ...]
     event: TimeColumn
     created: TimeColumn | None
-    features: tuple[str | None, ...]
+    features: tuple[SourceColumn, ...]
+    rows: tuple[int, ...]
+    event_ranges: tuple[EventRange | None, ...]
+
+    def kept(self, is_kept: Sequence[bool]) -> "FileGroup":
+        """Returns the group with only the files that are kept."""
+        return FileGroup(
+            paths=tuple(compress(self.paths, is_kept)),
+            positions=tuple(compress(self.positions, is_kept)),
+            keys=tuple(column.kept(is_kept) for column in self.keys),
+            event=self.event.kept(is_kept),
+            created=self.created.kept(is_kept) if self.created is not None else None,
+            features=tuple(column.kept(is_kept) for column in self.features),
+            rows=tuple(compress(self.rows, is_kept)),
+            event_ranges=tuple(compress(self.event_ranges, is_kept)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +131,36 @@ class Scan:
         """Whether any of its times is stored in nanoseconds."""
         times = [time for group in self.groups for time in (group.event, group.created)]
         return any(time is not None and time.is_ns for time in times)
+
+    @property
+    def rows(self) -> int:
+        """Returns the number of rows in all files."""
+        return sum(sum(group.rows) for group in self.groups)
+
+    @property
+    def paths(self) -> list[str]:
+        """Returns the paths of all files, group by group."""
+        return [path for group in self.groups for path in group.paths]
+
+    def within(self, low_us: int | None, high_us: int | None) -> "Scan":
+        """Returns the scan without the files that hold no event time between two instants, both ends inclusive.
+
+        What is left holds every row within the bounds, and may hold others: a query still has to compare. Files that
+        do not tell their times stay. Where none would stay, one does, so that columns keep their types.
+
+        Units: microseconds since the Unix epoch, rounded down; None leaves an end open.
+        """
+        if low_us is None and high_us is None:
+            return self
+        groups = []
+        for group in self.groups:
+            is_kept = [known is None or known.meets(low_us, high_us) for known in group.event_ranges]
+            if any(is_kept):
+                groups.append(group if all(is_kept) else group.kept(is_kept))
+        if not groups:
+            first = self.groups[0]
+            groups.append(first.kept([position == 0 for position in range(len(first.paths))]))
+        return Scan(tuple(groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,39 +194,78 @@ def rows_sql(scan: Scan, is_ns: bool, wanted: Sequence[str]) -> str:
     """Returns a SELECT of the wanted internal columns (`k0.., e, c, ptr, f0..`) over all files of a source.
 
     `e` and `c` are instants since the Unix epoch as integers: nanoseconds (HUGEINT) if `is_ns`, else microseconds
-    (BIGINT). `ptr` grows with path order, then row order.
+    (BIGINT). `e_us`, `e_ns`, `c_us`, `c_ns` (BIGINT) are the same, in floor microseconds and the nanoseconds left.
+    `ptr` grows with path order, then row order.
     """
     return " UNION ALL ".join(_group_sql(group, is_ns, wanted) for group in scan.groups)
 
 
 def _group_sql(group: FileGroup, is_ns: bool, wanted: Sequence[str]) -> str:
-    columns = {f"k{i}": _column(name) for i, name in enumerate(group.keys)}
-    columns |= {f"f{i}": _column(name) for i, name in enumerate(group.features)}
+    columns = {f"k{i}": _column(column) for i, column in enumerate(group.keys)}
+    columns |= {f"f{i}": _column(column) for i, column in enumerate(group.features)}
     columns["e"] = _instant(group.event, is_ns)
+    columns["e_us"], columns["e_ns"] = _floor_us(group.event), _ns_left(group.event)
     columns["ptr"] = _position(group)
     if group.created is not None:
         columns["c"] = _instant(group.created, is_ns)
+        columns["c_us"], columns["c_ns"] = _floor_us(group.created), _ns_left(group.created)
+    selected = ", ".join(f"{columns[name]} AS {name}" for name in wanted) or "1 AS one"
+    if not group.paths:
+        return f"SELECT {selected} WHERE false"
     # A path is a pattern to DuckDB, so one with a bracket in its name has to be escaped to mean itself.
     paths = ", ".join(literal(glob.escape(path)) for path in group.paths)
-    selected = ", ".join(f"{columns[name]} AS {name}" for name in wanted) or "1 AS one"
     return f"SELECT {selected} FROM read_parquet([{paths}], hive_partitioning=false) s"
 
 
-def _column(name: str | None) -> str:
-    return "NULL" if name is None else f"s.{identifier(name)}"
+def _column(column: SourceColumn) -> str:
+    if column.constants:
+        return _by_file(column.constants, column.cast or "VARCHAR")
+    value = _NULL if column.name is None else f"s.{identifier(column.name)}"
+    if column.is_whole_only:
+        # A double of 2^63 or more is no BIGINT; NaN is greater than any bound.
+        value = f"CASE WHEN {value} = floor({value}) AND abs({value}) < 9.2e18 THEN {value} END"
+    return value if column.cast is None else f"CAST({value} AS {column.cast})"
 
 
 def _instant(column: TimeColumn, is_ns: bool) -> str:
+    kind = "HUGEINT" if is_ns else "BIGINT"
+    factor = f" * {NANOSECONDS_PER_US}" if is_ns else ""
+    if column.name is None:
+        return f"{_by_file(column.constants or [_NULL], kind)}{factor}"
     name = f"s.{identifier(column.name)}"
     if not is_ns:
         return f"epoch_us({name})"
     if column.is_ns:
         return f"CAST(epoch_ns({name}) AS HUGEINT)"
     # epoch_ns fails beyond year 2262, so coarser times are widened by hand: year 9999 is legal.
-    return f"CAST(epoch_us({name}) AS HUGEINT) * {NANOSECONDS_PER_US}"
+    return f"CAST(epoch_us({name}) AS HUGEINT){factor}"
+
+
+def _floor_us(column: TimeColumn) -> str:
+    """Returns the microseconds of an instant, rounded down."""
+    if not column.is_ns:
+        return _instant(column, is_ns=False)
+    return f"(epoch_ns(s.{identifier(str(column.name))}) - {_ns_left(column)}) // {NANOSECONDS_PER_US}"
+
+
+def _ns_left(column: TimeColumn) -> str:
+    """Returns the nanoseconds of an instant that are left beside its microseconds, 0 to 999."""
+    if not column.is_ns:
+        return "CAST(0 AS BIGINT)"
+    # `%` takes the sign of the dividend, so times before 1970 need it twice to come out floored.
+    return f"((epoch_ns(s.{identifier(str(column.name))}) % {NANOSECONDS_PER_US} + {NANOSECONDS_PER_US}) % {NANOSECONDS_PER_US})"
+
+
+def _by_file(constants: Sequence[str], kind: str) -> str:
+    """Returns the constant of the file that a row is from, as a type."""
+    if len(set(constants)) == 1:
+        return f"CAST({constants[0]} AS {kind})"
+    return f"CAST([{', '.join(constants)}] AS {kind}[])[CAST(s.file_index AS BIGINT) + 1]"
 
 
 def _position(group: FileGroup) -> str:
+    if not group.positions:
+        return f"CAST({_NULL} AS BIGINT)"
     row = "s.file_row_number"
     if len(group.positions) == 1:
         return f"{row} + {group.positions[0] << ROW_BITS}"

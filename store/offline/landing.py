@@ -1,6 +1,6 @@
 """Landed rows: each write becomes one new Parquet file beside the source, whole or not there."""
 
-import secrets
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,15 +13,14 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.repo_config import RepoConfig
 
 from store.clock import clock_for
-from store.errors import EntityRowsError, PushedRowsError, SourceError, SourceUnreadable
-from store.files import publish
+from store.errors import EntityRowsError, OutOfSpace, PushedRowsError, SourceError, SourceUnreadable
 from store.offline.column_types import is_text, plain_type
 from store.offline.entity_rows import parse_instants
-from store.offline.jobs import PERSIST_BATCH_ROWS, write_parquet
+from store.offline.landed_files import ScratchFile, publish_next
 from store.offline.sources import landed_folder, open_source, resolve_path
 
-_CLOCK_DIGITS = 20
-"""Digits of a file name's arrival time in nanoseconds: enough for any 64-bit instant, so names sort as numbers do."""
+ROW_GROUP_ROWS = 100_000
+"""Rows written together as one row group."""
 
 
 def land_rows(config: RepoConfig, source: FileSource, table: pa.Table) -> Path:
@@ -43,11 +42,11 @@ def land_rows(config: RepoConfig, source: FileSource, table: pa.Table) -> Path:
 class StagedRows:
     """Rows that are written and synced under a hidden name beside their final place, and part of no source yet.
 
-    A process killed now leaves a hidden file that nobody reads.
+    A process killed now leaves a hidden file that nobody reads, and that the next compaction removes.
     """
 
     config: RepoConfig
-    scratch: Path
+    scratch: ScratchFile
 
     def publish(self) -> Path:
         """Makes the rows part of the source, after all that landed before, and returns the path of their file.
@@ -55,19 +54,17 @@ class StagedRows:
         Raises:
             SourceError: the folder cannot be written; the rows are discarded.
         """
-        folder = self.scratch.parent
-        path = folder / f"{_arrival_ns(self.config, folder):0{_CLOCK_DIGITS}d}-{secrets.token_hex(8)}.parquet"
-        with _landing_in(folder):
+        now_us = clock_for(Path(self.config.repo_path or ".")).now_us()
+        with _landing_in(self.scratch.path.parent):
             try:
-                publish(self.scratch, path)
+                return publish_next(self.scratch, now_us * 1_000)
             except BaseException:
                 self.discard()
                 raise
-        return path
 
     def discard(self) -> None:
         """Removes the rows; does nothing once they are published."""
-        self.scratch.unlink(missing_ok=True)
+        self.scratch.discard()
 
 
 def stage_rows(config: RepoConfig, source: FileSource, table: pa.Table) -> StagedRows:
@@ -87,9 +84,15 @@ def append_file(config: RepoConfig, folder: Path, table: pa.Table) -> Path:
 
 
 def _stage(config: RepoConfig, folder: Path, table: pa.Table) -> StagedRows:
-    scratch = folder / f".staged-{secrets.token_hex(8)}"
     with _landing_in(folder):
-        write_parquet(scratch, iter(table.to_batches(max_chunksize=PERSIST_BATCH_ROWS) or _no_rows(table)))
+        scratch = ScratchFile(folder)
+        try:
+            with pq.ParquetWriter(scratch.file, table.schema) as writer:
+                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            scratch.sync()
+        except BaseException:
+            scratch.discard()
+            raise
     return StagedRows(config, scratch)
 
 
@@ -98,6 +101,8 @@ def _landing_in(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutOfSpace(f"no room for rows in {str(folder)!r}; free some, nothing was written") from error
         raise SourceError(
             f"rows cannot land in {str(folder)!r}: {error.strerror or error}; make it a folder that can be written"
         ) from error
@@ -149,14 +154,3 @@ def read_logs(path: Path) -> pa.Table:
         return pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise SourceUnreadable(f"logged features at {str(path)!r} cannot be read as Parquet: {error}") from error
-
-
-def _arrival_ns(config: RepoConfig, folder: Path) -> int:
-    """Returns the arrival time of a new file: now, or just after the last arrival if the clock has gone back."""
-    arrivals = (path.name.partition("-")[0] for path in folder.glob("[!.]*.parquet"))
-    last = max((int(arrival) for arrival in arrivals if arrival.isdecimal()), default=-1)
-    return max(clock_for(Path(config.repo_path or ".")).now_us() * 1_000, last + 1)
-
-
-def _no_rows(table: pa.Table) -> list[pa.RecordBatch]:
-    return [pa.RecordBatch.from_pylist([], schema=table.schema)]

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.types as pat
 from feast.infra.offline_stores.file_source import FileSource
 
 from store.errors import SourceColumnMissing, SourceUnreadable
-from store.kernel.source_scan import FileGroup, Scan, TimeColumn
-from store.offline.column_types import is_instant, plain_type
+from store.kernel.source_scan import EventRange, FileGroup, Scan, SourceColumn, TimeColumn, literal
+from store.offline.column_types import is_instant
+from store.offline.common_types import common_type, read_type, sql_type
+from store.offline.source_files import partition_instant_us
 from store.offline.sources import Source, SourceFile
 
 _VIRTUAL_COLUMNS = frozenset({"file_row_number", "file_index"})
@@ -47,17 +51,33 @@ def needed_columns(
 def scan_of(source: Source, needed: NeededColumns) -> Scan:
     """Returns the scan of a source's files, grouped by the types that their needed columns have.
 
+    A column has one type in all groups, whichever of them are read: that which holds the values of all files.
+
     Raises:
-        SourceColumnMissing: a file lacks a needed column; only a landed file may lack a feature (it was written
-            before the feature was declared, so its rows have none).
-        SourceUnreadable: a column whose type or name cannot be used.
+        SourceColumnMissing: a file lacks a needed column. A landed file may lack a feature, and a file of a Delta
+            table a key or feature: it was written before the column was declared, so its rows have none.
+        SourceUnreadable: a column whose type or name cannot be used, or whose types in two files have nothing in
+            common.
     """
-    groups: dict[tuple[object, ...], list[int]] = {}
+    shapes: dict[object, list[int]] = {}
     for position, file in enumerate(source.files):
-        _check(file, needed)
-        types = [file.schema.field(name).type if name in file.schema.names else None for name in _names(needed)]
-        groups.setdefault((*types, *(name in file.int96 for name in _names(needed))), []).append(position)
-    return Scan(tuple(_group(source, needed, positions) for positions in groups.values()))
+        shapes.setdefault(_shape(file), []).append(position)
+    for positions in shapes.values():
+        _check(source.files[positions[0]], needed)
+    firsts = [source.files[positions[0]] for positions in shapes.values()]
+    kinds = {name: _one_type(firsts, name, needed) for name in (*needed.keys, *needed.features)}
+    if not firsts:
+        return Scan((_empty_group(source, needed),))
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for positions in shapes.values():
+        file = source.files[positions[0]]
+        groups.setdefault(tuple(_placed(file, name) for name in _names(needed)), []).extend(positions)
+    return Scan(tuple(_group(source, needed, sorted(positions), kinds) for positions in groups.values()))
+
+
+def _shape(file: SourceFile) -> object:
+    """Returns what is equal for files that hold the same columns in the same types."""
+    return id(file.schema), file.int96, file.is_landed, file.footer.schema is file.schema
 
 
 def _names(needed: NeededColumns) -> list[str]:
@@ -65,33 +85,97 @@ def _names(needed: NeededColumns) -> list[str]:
     return [*needed.keys, needed.event, *created, *needed.features]
 
 
-def _group(source: Source, needed: NeededColumns, positions: Sequence[int]) -> FileGroup:
-    first = source.files[positions[0]]
-    types = {name: plain_type(first.schema.field(name).type) for name in first.schema.names}
+def _placed(file: SourceFile, name: str) -> tuple[str, pa.DataType | None]:
+    """Returns where a column stands, and the type in which it is read; files that agree in all share a scan."""
+    if name not in file.schema.names:
+        return "absent", None
+    where = "file" if name in file.footer.schema.names else "path"
+    return where, read_type(file.schema.field(name).type, name in file.int96)
 
-    def time(name: str) -> TimeColumn:
-        return TimeColumn(name, getattr(types[name], "unit", None) == "ns" and name not in first.int96)
 
+def _one_type(firsts: Sequence[SourceFile], name: str, needed: NeededColumns) -> pa.DataType | None:
+    """Returns the type of a column in all groups, None if no file has it."""
+    files = {kind: file for file in reversed(firsts) if (kind := _placed(file, name)[1]) is not None}
+    if not files:
+        return None
+    kinds = list(reversed(files))
+    common = common_type(kinds)
+    if name in needed.keys and common is not None and pat.is_floating(common) and any(map(pat.is_integer, kinds)):
+        # pandas makes floats of integers with a null among them; no other float can equal an integer key.
+        common = common_type([pa.int64(), *filter(pat.is_integer, kinds)])
+    if common is None or (len(kinds) > 1 and sql_type(common) is None):
+        first, other = files[kinds[0]], next(file for kind, file in files.items() if not kind.equals(kinds[0]))
+        raise SourceUnreadable(
+            f"{needed.owner}: column {name!r} is {first.schema.field(name).type} in source file {first.path!r} and "
+            f"{other.schema.field(name).type} in {other.path!r}, which have no type in common; "
+            "write one of the files anew"
+        )
+    return common
+
+
+def _group(
+    source: Source, needed: NeededColumns, positions: Sequence[int], kinds: dict[str, pa.DataType | None]
+) -> FileGroup:
+    files = [source.files[position] for position in positions]
     return FileGroup(
-        paths=tuple(source.files[position].path for position in positions),
+        paths=tuple(file.path for file in files),
         positions=tuple(positions),
-        keys=tuple(None if str(types[name]) == "null" else name for name in needed.keys),
-        event=time(needed.event),
-        created=time(needed.created) if needed.created else None,
-        features=tuple(name if name in types else None for name in needed.features),
+        keys=tuple(_column(files, name, kinds[name]) for name in needed.keys),
+        event=_time(files, needed.event, needed.owner),
+        created=_time(files, needed.created, needed.owner) if needed.created else None,
+        features=tuple(_column(files, name, kinds[name]) for name in needed.features),
+        rows=tuple(file.rows for file in files),
+        event_ranges=tuple(_event_range(file, needed) for file in files),
     )
 
 
+def _empty_group(source: Source, needed: NeededColumns) -> FileGroup:
+    """Returns the group of a source without any file, which only a Delta table can be."""
+
+    def column(name: str) -> SourceColumn:
+        return SourceColumn(cast=sql_type(read_type(source.schema.field(name).type)))
+
+    _require_columns(source.schema, source.path, needed, frozenset())
+    created = TimeColumn(None, False) if needed.created else None
+    keys, features = map(column, needed.keys), map(column, needed.features)
+    return FileGroup((), (), tuple(keys), TimeColumn(None, False), created, tuple(features), (), ())
+
+
+def _column(files: Sequence[SourceFile], name: str, kind: pa.DataType | None) -> SourceColumn:
+    where, stored = _placed(files[0], name)
+    cast = None if kind is None else sql_type(kind)
+    if where == "absent":
+        return SourceColumn(cast=cast)
+    if where == "path":
+        values = [dict(file.partition)[name] for file in files]
+        return SourceColumn(constants=tuple("NULL" if v is None else literal(v) for v in values), cast=cast)
+    if kind is None or kind.equals(stored):
+        return SourceColumn(name)
+    return SourceColumn(name, cast=cast, is_whole_only=pat.is_integer(kind) and pat.is_floating(stored))
+
+
+def _time(files: Sequence[SourceFile], name: str, owner: str) -> TimeColumn:
+    where, kind = _placed(files[0], name)
+    if where == "file":
+        return TimeColumn(name, getattr(kind, "unit", None) == "ns")
+    instants = [_path_instant_us(file, name, owner) for file in files]
+    return TimeColumn(None, False, tuple("NULL" if instant is None else str(instant) for instant in instants))
+
+
+def _path_instant_us(file: SourceFile, name: str, owner: str) -> int | None:
+    what = f"{owner}: column {name!r} of source file {file.path!r}"
+    return partition_instant_us(dict(file.partition)[name], what)
+
+
+def _event_range(file: SourceFile, needed: NeededColumns) -> EventRange | None:
+    if needed.event in file.footer.schema.names:
+        return file.footer.ranges.get(needed.event)
+    instant = _path_instant_us(file, needed.event, needed.owner)
+    return EventRange(1, 0) if instant is None else EventRange(instant, instant)
+
+
 def _check(file: SourceFile, needed: NeededColumns) -> None:
-    roles = [("join key", name) for name in needed.keys] + [("timestamp field", needed.event)]
-    roles += [("created timestamp column", needed.created)] if needed.created else []
-    roles += [] if file.is_landed else [("feature", name) for name in needed.features]
-    for role, name in roles:
-        if name not in file.schema.names:
-            raise SourceColumnMissing(
-                f"{needed.owner}: {role} column {name!r} is not in source file {file.path!r} "
-                f"(it has {file.schema.names}); add the column, or correct the declaration or its field_mapping"
-            )
+    _require_columns(file.schema, file.path, needed, file.may_lack)
     for name in filter(None, (needed.event, needed.created)):
         kind = file.schema.field(name).type
         if not is_instant(kind):
@@ -99,7 +183,32 @@ def _check(file: SourceFile, needed: NeededColumns) -> None:
                 f"{needed.owner}: column {name!r} of source file {file.path!r} has type {kind}, expected a timestamp "
                 "or date; write it as a timestamp"
             )
+    for name in (*needed.keys, *needed.features):
+        kind = file.schema.field(name).type if name in file.schema.names else pa.null()
+        if pat.is_duration(kind) or pat.is_decimal256(kind):
+            raise SourceUnreadable(
+                f"{needed.owner}: column {name!r} of source file {file.path!r} has type {kind}, which DuckDB reads "
+                "as another; write it as integers, or as a decimal of at most 38 digits"
+            )
     _check_names(file, needed)
+
+
+def _require_columns(schema: pa.Schema, path: str, needed: NeededColumns, may_lack: frozenset[str] | None) -> None:
+    """Refuses a file that lacks a needed column.
+
+    Args:
+        may_lack: the keys and features that may be missing; None for any feature and no key.
+    """
+    roles = [("join key", name) for name in needed.keys if may_lack is None or name not in may_lack]
+    roles += [("timestamp field", needed.event)]
+    roles += [("created timestamp column", needed.created)] if needed.created else []
+    roles += [] if may_lack is None else [("feature", name) for name in needed.features if name not in may_lack]
+    for role, name in roles:
+        if name not in schema.names:
+            raise SourceColumnMissing(
+                f"{needed.owner}: {role} column {name!r} is not in source file {path!r} "
+                f"(it has {schema.names}); add the column, or correct the declaration or its field_mapping"
+            )
 
 
 def _check_names(file: SourceFile, needed: NeededColumns) -> None:

@@ -1,49 +1,67 @@
 """Where the rows of a source are: its files in order, landed ones last, and what their footers say."""
 
-import glob
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from feast.data_format import ParquetFormat
+from feast.data_format import DeltaFormat, ParquetFormat
 from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource
 from feast.repo_config import RepoConfig
 
 from store.errors import DefinitionError, SourceUnreadable
+from store.offline.common_types import common_type, read_type
 from store.offline.connection import is_pattern
+from store.offline.delta import DeltaSnapshot, read_delta
+from store.offline.footers import Footer, read_footers
+from store.offline.landed_files import ReadGuard, list_landed
+from store.offline.source_files import LANDED_SUFFIX, FoundFile, own_files, partition_types
 
-LANDED_SUFFIX = ".landed"
+_INSTANT = pa.timestamp("us", "UTC")
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One Parquet file of a source, as its footer describes it.
+    """One Parquet file of a source.
 
-    `int96` names the columns of Spark's old timestamp type, which DuckDB reads in microseconds (all that Spark has),
-    although Arrow calls them nanoseconds.
+    `schema` has the columns of the file and after them those that stand in its path only, whose values `partition`
+    holds as text. `may_lack` names the columns that the file may have been written without: its rows have null there
+    (None: any column).
     """
 
     path: str
+    footer: Footer
     schema: pa.Schema
-    int96: frozenset[str]
-    rows: int
     is_landed: bool
+    partition: tuple[tuple[str, str | None], ...] = ()
+    may_lack: frozenset[str] | None = frozenset()
+
+    @property
+    def rows(self) -> int:
+        """Returns the number of rows."""
+        return self.footer.rows
+
+    @property
+    def int96(self) -> frozenset[str]:
+        """Returns the columns of Spark's old timestamp type."""
+        return self.footer.int96
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source as found on disk: its own files by path, then the landed ones by arrival.
+    """A source as found on disk: its own files by path (a Delta table's as they were added), then the landed ones.
 
-    `path` is the resolved declared path.
+    `path` is the resolved declared path; `schema` has the columns that a landed file has to fit: those of all own
+    files, each in a type that holds the values of all. As long as a source is kept, no compaction deletes its files.
     """
 
     path: str
     files: tuple[SourceFile, ...]
+    schema: pa.Schema
+    guard: ReadGuard | None = field(default=None, compare=False, repr=False)
 
     @property
     def rows(self) -> int:
@@ -54,11 +72,6 @@ class Source:
     def paths(self) -> list[str]:
         """Returns the paths of all files, in source order."""
         return [file.path for file in self.files]
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Returns the schema of the first file: the one that a landed file has to fit."""
-        return self.files[0].schema
 
 
 def file_source(source: DataSource | None, owner: str) -> FileSource:
@@ -72,11 +85,13 @@ def file_source(source: DataSource | None, owner: str) -> FileSource:
     """
     if not isinstance(source, FileSource):
         kind = "none" if source is None else type(source).__name__
-        raise DefinitionError(f"{owner}: batch source is {kind}, expected a FileSource of Parquet files; declare one")
-    if source.file_format is not None and not isinstance(source.file_format, ParquetFormat):
         raise DefinitionError(
-            f"{owner}: source {source.path!r} has file format {type(source.file_format).__name__}, expected Parquet; "
-            "write it as Parquet or leave `file_format` out"
+            f"{owner}: batch source is {kind}, expected a FileSource of Parquet files or of a Delta table; declare one"
+        )
+    if source.file_format is not None and not isinstance(source.file_format, (ParquetFormat, DeltaFormat)):
+        raise DefinitionError(
+            f"{owner}: source {source.path!r} has file format {type(source.file_format).__name__}, expected Parquet "
+            "or Delta; write it as Parquet or leave `file_format` out"
         )
     return source
 
@@ -104,51 +119,102 @@ def landed_folder(resolved_path: str) -> Path:
 
 
 def open_source(config: RepoConfig, source: FileSource) -> Source:
-    """Returns a source as it is on disk now, having read the footer of each of its files.
+    """Returns a source as it is on disk now, having read the footer of each of its files that is new or has changed.
 
     Raises:
         SourceUnreadable: no such file, or one that is not whole, not permitted or not Parquet.
+        DefinitionError: a Delta table that cannot be read as plain files.
     """
     resolved = resolve_path(config, source.path)
-    own = _own_files(resolved)
-    landed = sorted(str(path) for path in landed_folder(resolved).glob("[!.]*.parquet"))
-    if not own and not (landed and Path(resolved).is_dir()):
+    try:
+        return _opened(resolved, source)
+    except SourceUnreadable:
+        raise
+    except OSError as error:
+        raise SourceUnreadable(
+            f"source {source.name!r}: {error.filename or resolved!r} cannot be read ({error.strerror or error}); "
+            "allow it to be read, or correct the path"
+        ) from error
+
+
+def _opened(resolved: str, source: FileSource) -> Source:
+    table = read_delta(resolved, source.name) if isinstance(source.file_format, DeltaFormat) else None
+    own = own_files(resolved) if table is None else [FoundFile(file.path, file.partition) for file in table.files]
+    guard, landed = _landed(landed_folder(resolved))
+    if table is None and not own and not (landed and Path(resolved).is_dir()):
         raise SourceUnreadable(
             f"source {source.name!r}: no Parquet file at {resolved!r} (declared as {source.path!r}); "
             "write it, or correct the path, which is taken from the folder of feature_store.yaml"
         )
-    files = [_read_footer(path, False) for path in own] + [_read_footer(path, True) for path in landed]
-    return Source(resolved, tuple(files))
+    footers = read_footers([file.path for file in own] + landed)
+    types = partition_types(file.partition for file in own) if table is None else table.partition_types
+    types |= {name: _INSTANT for name in _time_columns(source) if name in types}
+    may_lack = frozenset() if table is None else frozenset(table.schema.names)
+    schemas: dict[tuple[int, tuple[str, ...]], pa.Schema] = {}
+    files = [
+        SourceFile(
+            found.path, footer, _with_partition(footer.schema, found, types, schemas), False, found.partition, may_lack
+        )
+        for found, footer in zip(own, footers[: len(own)], strict=True)
+    ]
+    files += [
+        SourceFile(path, footer, footer.schema, True, may_lack=None)
+        for path, footer in zip(landed, footers[len(own) :], strict=True)
+    ]
+    return Source(resolved, tuple(files), _schema_of(files, table), guard)
 
 
-def _own_files(resolved: str) -> list[str]:
-    path = Path(resolved)
-    if path.is_dir():
-        return sorted(_parquet_files_under(resolved))
-    if path.exists():
-        return [resolved]
-    # Not `Path.glob`, which cannot take an absolute pattern.
-    return sorted(found for found in glob.glob(resolved, recursive=True) if Path(found).is_file())  # noqa: PTH207
-
-
-def _parquet_files_under(folder: str) -> Iterable[str]:
-    for place, folders, names in os.walk(folder):
-        # Landed files belong to the source beside them; dotted and underscored names are writers' scratch.
-        folders[:] = [name for name in folders if not name.startswith((".", "_")) and not name.endswith(LANDED_SUFFIX)]
-        for name in names:
-            if name.endswith(".parquet") and not name.startswith((".", "_")):
-                yield str(Path(place) / name)
-
-
-def _read_footer(path: str, is_landed: bool) -> SourceFile:
+def _landed(folder: Path) -> tuple[ReadGuard | None, list[str]]:
     try:
-        with pq.ParquetFile(path) as file:
-            metadata = file.metadata
-            leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
-            int96 = frozenset(leaf.path for leaf in leaves if leaf.physical_type == "INT96")
-            return SourceFile(path, file.schema_arrow, int96, metadata.num_rows, is_landed)
-    except (pa.ArrowException, OSError) as error:
-        raise SourceUnreadable(
-            f"source file {path!r} cannot be read as Parquet ({str(error).splitlines()[0]}); "
-            "restore it or write it anew"
-        ) from error
+        guard = ReadGuard(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None, []
+    return guard, [str(folder / file.name) for file in list_landed(folder).files]
+
+
+def _time_columns(source: FileSource) -> list[str]:
+    in_file = {in_view: name for name, in_view in source.field_mapping.items()}
+    names = [name for name in (source.timestamp_field, source.created_timestamp_column) if name]
+    return names + [in_file[name] for name in names if name in in_file]
+
+
+def _with_partition(
+    schema: pa.Schema,
+    found: FoundFile,
+    types: dict[str, pa.DataType],
+    known: dict[tuple[int, tuple[str, ...]], pa.Schema],
+) -> pa.Schema:
+    """Returns a file's schema with the columns of its path; a column that the file has itself is the file's.
+
+    Args:
+        known: what was answered before, so that files of one schema share one object.
+    """
+    names = tuple(name for name, _ in found.partition)
+    if not names:
+        return schema
+    key = (id(schema), names)
+    if key not in known:
+        known[key] = pa.schema([*schema, *(pa.field(name, types[name]) for name in names if name not in schema.names)])
+    return known[key]
+
+
+def _schema_of(files: Sequence[SourceFile], table: DeltaSnapshot | None) -> pa.Schema:
+    """Returns the columns of a source: of a Delta table as its log says, else of its own files, else of landed ones."""
+    if table is not None:
+        return table.schema
+    described = [file for file in files if not file.is_landed] or files
+    found: dict[str, list[pa.DataType]] = {}
+    for schema in {id(file.schema): file.schema for file in described}.values():
+        for column in schema:
+            found.setdefault(column.name, []).append(column.type)
+    return pa.schema([(name, _one_type(kinds)) for name, kinds in found.items()])
+
+
+def _one_type(kinds: Sequence[pa.DataType]) -> pa.DataType:
+    """Returns the type of a column as the first file has it, unless that does not hold the values of all files."""
+    if all(kind.equals(kinds[0]) for kind in kinds):
+        return kinds[0]
+    read = [read_type(kind) for kind in kinds]
+    common = common_type(read)
+    # A query that needs the column refuses what cannot be reconciled; another one has no business with it.
+    return kinds[0] if common is None or read[0].equals(common) else common

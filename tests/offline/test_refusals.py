@@ -8,7 +8,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from feast import FeatureStore, FileSource, RequestSource
-from feast.data_format import DeltaFormat
 from feast.field import Field
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
@@ -181,7 +180,6 @@ def test_a_source_that_cannot_be_read_exactly_is_refused(
     ("source", "words"),
     [
         (FileSource(path="s3://bucket/x.parquet", timestamp_field="t"), "remote"),
-        (FileSource(path="x", timestamp_field="t", file_format=DeltaFormat()), "DeltaFormat"),
         (RequestSource(name="asked", schema=[]), "RequestSource"),
     ],
 )
