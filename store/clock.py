@@ -1,7 +1,8 @@
 """The one clock that store, engine and server read: the system's, or one that starts at a stated instant.
 
 `LARDER_CLOCK=<ISO instant>` starts a clock at that instant that then runs at wall speed. Its origin is kept
-beside the data (`data/clock.json` in the feature repo), so that all processes of a repo agree on the time.
+beside the data (`data/clock.json` in the feature repo), so that all processes of a repo agree on the time, also
+those without the variable. Deleting the file returns the repo to the system's clock.
 """
 
 import json
@@ -18,6 +19,13 @@ from store.files import locked, write_atomically
 CLOCK_VARIABLE = "LARDER_CLOCK"
 CLOCK_FILE = "clock.json"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+EARLIEST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+LATEST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+"""The first and last instant of the years 1 to 9999 UTC, both legal: what a datetime and RFC 3339 can say."""
+
+_RUN_US_MAX = 99 * 366 * 86_400 * 1_000_000
+"""A clock that is started runs on, and must not run past the last instant while its process lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +60,31 @@ def to_us(instant: datetime) -> int:
     """Returns a datetime as microseconds since the Unix epoch; one without a zone is UTC (Feast's rule)."""
     if instant.tzinfo is None:
         instant = instant.replace(tzinfo=UTC)
-    return (instant - _EPOCH) // timedelta(microseconds=1)
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def is_sayable(instant_us: int) -> bool:
+    """Whether an instant lies in the years 1 to 9999 UTC, beyond which `from_us` raises OverflowError."""
+    return EARLIEST_US <= instant_us <= LATEST_US
+
+
+def said(instant_us: int) -> str:
+    """Returns an instant as a message names it: ISO 8601, or microseconds since 1970 where ISO ends."""
+    return from_us(instant_us).isoformat() if is_sayable(instant_us) else f"{instant_us} us since 1970"
 
 
 def clock_for(repo_path: Path, environ: Mapping[str, str] = os.environ) -> Clock:
-    """Returns the clock of a feature repo, starting the shared one if nobody has yet.
+    """Returns the clock of a feature repo, starting the shared one if `LARDER_CLOCK` says so and nobody has yet.
 
     Raises:
-        ConfigError: `LARDER_CLOCK` is not an ISO 8601 instant.
+        ConfigError: `LARDER_CLOCK` is not an ISO 8601 instant, or the file that keeps the clock is none.
     """
     setting = environ.get(CLOCK_VARIABLE, "").strip()
-    if not setting:
-        return Clock()
-    start_us = _parse(setting)
     path = Path(repo_path) / "data" / CLOCK_FILE
+    if not setting:
+        # Whoever started the clock of this repo did so for its data, which the system's clock would call outdated.
+        return Clock(_read_offset(path, None) or 0)
+    start_us = _parse(setting)
     offset_us = _read_offset(path, start_us)
     if offset_us is None:
         with locked(path):
@@ -84,19 +103,23 @@ def restart_clock(repo_path: Path, start: datetime) -> Clock:
 
 def _parse(setting: str) -> int:
     try:
-        return to_us(datetime.fromisoformat(setting))
+        start_us = to_us(datetime.fromisoformat(setting))
     except ValueError as error:
         raise ConfigError(
             f"{CLOCK_VARIABLE}={setting!r} is not an ISO 8601 instant; "
-            "write it like 2013-12-01T12:00:00Z, or unset it for the system's clock"
+            "write it like 2013-12-01T12:00:00Z, or unset it for the repo's own clock"
         ) from error
+    if not is_sayable(start_us) or not is_sayable(start_us + _RUN_US_MAX):
+        raise ConfigError(f"{CLOCK_VARIABLE}={setting!r} lies outside of the years 1 to 9900 UTC; change it")
+    return start_us
 
 
-def _read_offset(path: Path, start_us: int) -> int | None:
-    """Returns the kept offset in microseconds, or None if no clock with this start is kept."""
+def _read_offset(path: Path, start_us: int | None) -> int | None:
+    """Returns the kept offset in microseconds, or None if no clock with this start (None: any) is kept."""
     try:
         kept = json.loads(path.read_text())
-        return int(kept["offset_us"]) if kept["start_us"] == start_us else None
+        offset_us, kept_start_us = int(kept["offset_us"]), int(kept["start_us"])
+        return offset_us if start_us in (None, kept_start_us) else None
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:

@@ -29,6 +29,29 @@ Children also inherit the builtin named in brackets, so that callers who know on
 Messages name the thing, the offending value, what was expected and what to do; never a secret.
 """
 
+import reprlib
+from typing import Any
+
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 200
+_SHOWN.maxlist = _SHOWN.maxtuple = _SHOWN.maxdict = _SHOWN.maxset = 10
+_SHOWN.maxlevel = 3
+_FOREIGN_CHARS_MAX = 400
+
+
+def shown(value: Any) -> str:
+    """Returns a value as a message quotes it: its `repr`, cut in the middle where it is long.
+
+    Units: text and numbers at most about 200 characters, collections at most 10 elements, three levels deep.
+    """
+    return _SHOWN.repr(value)
+
+
+def shortened(text: object) -> str:
+    """Returns the text of somebody else's message, cut where it is long: it may quote what a caller sent."""
+    said = str(text)
+    return said if len(said) <= _FOREIGN_CHARS_MAX else f"{said[:_FOREIGN_CHARS_MAX]}..."
+
 
 class LarderError(Exception):
     """The root of all errors that Larder raises on purpose."""

@@ -8,6 +8,7 @@ import base64
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -24,7 +25,8 @@ from feast.type_map import (
 )
 from feast.value_type import ValueType
 
-from store.errors import WrongType
+from store.clock import is_sayable
+from store.errors import WrongType, shortened, shown
 from store.kernel.definitions import Column
 from store.kernel.values import BLOBS, FLOATS, INTEGERS, TEXTS, element_type, is_opaque
 
@@ -108,7 +110,9 @@ def plain_from_python(values: Sequence[Any], type_name: str) -> list[Any]:
     try:
         messages = python_values_to_proto_values(list(values), ValueType[type_name])
     except (TypeError, ValueError, ArithmeticError, AssertionError, AttributeError) as error:
-        raise WrongType(f"values {list(values)[:3]!r} do not fit the declared type {type_name}: {error}") from error
+        raise WrongType(
+            f"values {shown(list(values)[:3])} do not fit the declared type {type_name}: {shortened(error)}"
+        ) from error
     return [plain_from_proto(message, type_name) for message in messages]
 
 
@@ -121,13 +125,17 @@ def plain_from_request(column: Column, values: Sequence[Any]) -> list[Any]:
         WrongType: a value that does not fit the column's declared type.
     """
     name, type_name = column.name, column.type_name
+    element = element_type(type_name)
     accepts = _ACCEPTED.get(type_name)
+    if element in _ACCEPTED:
+        accepts = partial(_as_list, _ACCEPTED[element])
     result: list[Any] = []
     for row, given in enumerate(values):
         value = plain_from_proto(given, type_name) if isinstance(given, Value) else given
         if isinstance(value, np.datetime64):
             value = pd.Timestamp(value)
-        value = value.item() if hasattr(value, "item") else value
+        if isinstance(value, np.generic | np.ndarray):
+            value = value.tolist()
         if value is None or (type_name not in FLOATS and pd.api.types.is_scalar(value) and pd.isna(value)):
             result.append(None)
         elif accepts is None:
@@ -136,8 +144,8 @@ def plain_from_request(column: Column, values: Sequence[Any]) -> list[Any]:
             plain = accepts(value)
             if plain is None:
                 raise WrongType(
-                    f"entity column {name!r}, row {row}: value {value!r} ({type(value).__name__}) does not fit the "
-                    f"declared type {type_name}; send it in that type"
+                    f"entity column {name!r}, row {row}: value {shown(value)} ({type(value).__name__}) does not fit "
+                    f"the declared type {type_name}; send it in that type"
                 )
             result.append(plain)
     return result
@@ -176,8 +184,16 @@ def _as_epoch_seconds(value: Any) -> int | None:
             return None
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return math.floor(aware.timestamp())
-    return _as_int(value)
+        value = math.floor(aware.timestamp())
+    seconds = _as_int(value)
+    return seconds if seconds is not None and is_sayable(seconds * 1_000_000) else None
+
+
+def _as_list(accepts: Callable[[Any], Any], value: Any) -> list[Any] | None:
+    if not isinstance(value, list | tuple | set | frozenset):
+        return None
+    items = [accepts(item) for item in value]
+    return None if None in items else items
 
 
 _ACCEPTED: dict[str, Callable[[Any], Any]] = {
@@ -211,7 +227,8 @@ def plain_from_arrow(column: Column, array: pa.Array | pa.ChunkedArray) -> list[
         return _plain_from_arrow(column.type_name, array)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise WrongType(
-            f"column {column.name!r} of type {array.type} does not fit the declared type {column.type_name}: {error}"
+            f"column {column.name!r} of type {array.type} does not fit the declared type {column.type_name}: "
+            f"{shortened(error)}"
         ) from error
 
 
@@ -233,7 +250,7 @@ def _plain_from_arrow(type_name: str, array: Any) -> list[Any]:
         return [v and [math.nan if item is None else item for item in v] for v in values]
     for value in values:
         if value is not None and None in value:
-            raise ValueError(f"a list holds a null: {value!r}; Feast lists of {element} cannot")
+            raise ValueError(f"a list holds a null: {shown(value)}; Feast lists of {element} cannot")
     return values
 
 

@@ -2,27 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
 from feast.repo_config import RepoConfig
 
 from store.arrow_rows import EVENT_US, encode_batch, encode_columns, row_times, with_time_columns
-from store.clock import from_us
-from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_unsupported, view_definition
-from store.errors import InputError, PushedRowsError, UnequalLengths
+from store.clock import from_us, said
+from store.definitions_from_feast import (
+    batch_source_of,
+    column_of,
+    join_key_columns,
+    refuse_unsupported,
+    view_definition,
+)
+from store.errors import InputError, PushedRowsError, UnequalLengths, shown
 from store.feast_values import arrow_type, plain_from_arrow, plain_from_python
 from store.kernel.codec import RowLayout
-from store.kernel.values import is_opaque
+from store.kernel.values import FLOATS, element_type, is_opaque
 from store.limits import PUSH_FUTURE_SECONDS_MAX
 from store.offline import DuckDBOfflineStore
 from store.offline.landing import StagedRows, stage_rows
 from store.offline.sources import file_source, open_source
 from store.online.rows import ViewWrite
-from store.pushed import checked_table
+from store.pushed import check_extents, checked_table
 from store.requests import PushRequest
 
 PUSH_TARGETS = frozenset({"online", "offline", "online_and_offline"})
@@ -69,6 +75,9 @@ def checked_push(config: RepoConfig, request: PushRequest, views: Sequence[Any],
     if row_count == 0:
         return Push(0)
     timed = _timed(what, table, source, now_us)
+    if "online" in request.to:
+        for view in views:
+            _refuse_nulls_in_lists(what, view, timed)
     writes = tuple(_view_write(config, view, timed) for view in views) if "online" in request.to else ()
     landings = ((views[0], _in_view_names(table, source)),) if "offline" in request.to else ()
     return Push(row_count, writes, landings)
@@ -94,8 +103,11 @@ def checked_write(config: RepoConfig, view: Any, columns: Mapping[str, Sequence[
     definition = view_definition(
         config.project, view, is_versioned=config.registry.enable_online_feature_view_versioning
     )
-    opaque = {c.name: plain_from_python(given[c.name], c.type_name)
-              for c in definition.features if is_opaque(c.type_name) and c.name in given}  # fmt: skip
+    opaque = {}
+    for column in definition.features:
+        if is_opaque(column.type_name) and column.name in given:
+            check_extents(what, column.name, given[column.name])
+            opaque[column.name] = plain_from_python(given[column.name], column.type_name)
     declared = [c for c in (*definition.join_keys, *definition.features) if not is_opaque(c.type_name)]
     schema = pa.schema(
         [pa.field(c.name, arrow_type(c.type_name)) for c in declared]
@@ -109,6 +121,7 @@ def checked_write(config: RepoConfig, view: Any, columns: Mapping[str, Sequence[
             raise UnequalLengths(f"{what}: column {name!r} has {len(values)} values for {table.num_rows} rows")
     timed = with_time_columns(table, event, created)
     _refuse_future(what, timed, now_us)
+    _refuse_nulls_in_lists(what, view, timed)
     features = [column for column in definition.features if column.name in given]
     layout = RowLayout.of(features)
     plain = {c.name: plain_from_arrow(c, timed.column(c.name)) for c in declared} | opaque
@@ -186,10 +199,26 @@ def _refuse_future(what: str, timed: pa.Table, now_us: int) -> None:
     for row, event_us in enumerate(timed.column(EVENT_US).to_pylist()):
         if event_us > limit_us:
             raise PushedRowsError(
-                f"{what}, row {row}: event time {from_us(event_us).isoformat()} is more than "
-                f"{PUSH_FUTURE_SECONDS_MAX} s after now, {from_us(now_us).astimezone(UTC).isoformat()}; "
+                f"{what}, row {row}: event time {said(event_us)} is more than "
+                f"{PUSH_FUTURE_SECONDS_MAX} s after now, {said(now_us)}; "
                 "correct the producer's clock or time zone"
             )
+
+
+def _refuse_nulls_in_lists(what: str, view: Any, table: pa.Table) -> None:
+    """Refuses a null within a list, which Feast's messages cannot hold; one of floats becomes NaN, as in Feast."""
+    for field in view.features:
+        element = element_type(column_of(field).type_name)
+        if element is None or element in FLOATS or field.name not in table.column_names:
+            continue
+        lists = table.column(field.name).combine_chunks()
+        if not pa.types.is_list(lists.type) or not (values := lists.flatten()).null_count:
+            continue
+        row = pc.list_parent_indices(lists).filter(values.is_null())[0].as_py()
+        raise PushedRowsError(
+            f"{what}, row {row}: column {field.name!r} has a list with a null in it, {shown(lists[row].as_py())}, "
+            f"which Feast's lists of {element} cannot hold; leave the element out, or push to the offline store only"
+        )
 
 
 def _view_write(config: RepoConfig, view: Any, timed: pa.Table) -> ViewWrite:

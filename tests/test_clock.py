@@ -47,6 +47,13 @@ def test_processes_of_a_repo_agree(repo: Path) -> None:
     assert offsets == {f"{clock_for(repo, {CLOCK_VARIABLE: START.isoformat()}).offset_us}\n".encode()}
 
 
+def test_a_process_without_the_setting_joins_the_clock_that_was_started(repo: Path) -> None:
+    started = clock_for(repo, {CLOCK_VARIABLE: START.isoformat()})
+    assert clock_for(repo, {}) == started
+    (repo / "data" / "clock.json").unlink()
+    assert clock_for(repo, {}).is_system
+
+
 def test_another_instant_starts_another_clock(repo: Path) -> None:
     clock_for(repo, {CLOCK_VARIABLE: START.isoformat()})
     later = START + timedelta(days=3)
@@ -64,7 +71,9 @@ def test_a_restarted_clock_begins_anew(repo: Path) -> None:
     assert clock_for(repo, setting).now() < START + timedelta(minutes=1)
 
 
-@pytest.mark.parametrize("setting", ["yesterday", "2013-13-01", "replay "])
+@pytest.mark.parametrize(
+    "setting", ["yesterday", "2013-13-01", "replay ", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00"]
+)
 def test_a_wrong_setting_is_refused_by_name(repo: Path, setting: str) -> None:
     with pytest.raises(ConfigError, match=CLOCK_VARIABLE):
         clock_for(repo, {CLOCK_VARIABLE: setting})
@@ -72,8 +81,9 @@ def test_a_wrong_setting_is_refused_by_name(repo: Path, setting: str) -> None:
 
 def test_a_broken_clock_file_is_named(repo: Path) -> None:
     (repo / "data" / "clock.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"clock\.json"):
-        clock_for(repo, {CLOCK_VARIABLE: START.isoformat()})
+    for setting in ({CLOCK_VARIABLE: START.isoformat()}, {}):
+        with pytest.raises(ConfigError, match=r"clock\.json"):
+            clock_for(repo, setting)
 
 
 @given(

@@ -10,8 +10,14 @@ import pyarrow as pa
 import pytest
 
 from store.errors import PushedRowsError, TooLarge, UnequalLengths
-from store.limits import PUSH_ROWS_MAX
-from store.pushed import checked_table
+from store.limits import (
+    PUSH_CHUNK_ROWS,
+    PUSH_ROWS_MAX,
+    PUSH_VALUE_BYTES_MAX,
+    PUSH_VALUE_DEPTH_MAX,
+    PUSH_VALUE_ELEMENTS_MAX,
+)
+from store.pushed import check_extents, checked_table
 
 SCHEMA = pa.schema(
     [
@@ -25,6 +31,11 @@ SCHEMA = pa.schema(
         ("l", pa.list_(pa.int64())),
         ("raw", pa.binary()),
         ("ns_at", pa.timestamp("ns", "UTC")),
+        ("x_list", pa.list_(pa.float64())),
+        ("at_list", pa.list_(pa.timestamp("us", "UTC"))),
+        ("deep", pa.list_(pa.list_(pa.int64()))),
+        ("pair", pa.struct([("n", pa.int64()), ("raw", pa.binary())])),
+        ("counts", pa.map_(pa.string(), pa.int64())),
     ]
 )
 GOOD: dict[str, list[Any]] = {"k": [1, 2], "at": ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00"]}
@@ -79,6 +90,42 @@ def test_pandas_and_numpy_values_are_taken() -> None:
     assert (row["k"], row["x"], row["l"], row["n"]) == (1, 2.0, [1, 2], 3)
 
 
+def test_parts_of_values_are_read_like_values() -> None:
+    columns = {
+        "k": [1],
+        "at": GOOD["at"][:1],
+        "x_list": [[1, "-Infinity", None]],
+        "at_list": [["2026-01-01T02:00:00+02:00"]],
+        "deep": [[[1], [], None]],
+        "pair": [{"n": 1, "raw": "/wA="}],
+        "counts": [{"a": 1, "b": None}],
+    }
+    row = check(columns).to_pylist()[0]
+    assert row["x_list"] == [1.0, -math.inf, None]
+    assert row["at_list"] == [datetime(2026, 1, 1, tzinfo=UTC)]
+    assert row["deep"] == [[1], [], None]
+    assert row["pair"] == {"n": 1, "raw": b"\xff\x00"}
+    assert row["counts"] == [("a", 1), ("b", None)]
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "0001-01-01T14:00:00+14:00"])
+def test_the_first_and_the_last_instant_of_the_years_1_to_9999_are_taken(at: str) -> None:
+    assert check(GOOD | {"at": [at, at]}).column("at").to_pylist() == [datetime.fromisoformat(at)] * 2
+
+
+def test_a_time_is_rounded_down_to_the_unit_of_its_column() -> None:
+    table = check(GOOD | {"at": ["1969-12-31T23:59:59.123456789Z"] * 2, "plain_at": ["1969-12-31T23:59:59.9999", None]})
+    assert table.column("at").to_pylist()[0] == datetime(1969, 12, 31, 23, 59, 59, 123_456, tzinfo=UTC)
+    assert table.column("plain_at").to_pylist()[0] == datetime.fromisoformat("1969-12-31T23:59:59.999")
+
+
+def test_rows_of_more_than_one_chunk_stay_in_order() -> None:
+    count = 2 * PUSH_CHUNK_ROWS + 1
+    table = check({"k": list(range(count)), "at": [GOOD["at"][0]] * count, "x": [float("nan"), *[0.5] * (count - 1)]})
+    assert table.column("k").to_pylist() == list(range(count))
+    assert table.column("x").to_pylist()[:2] == [None, 0.5]
+
+
 def test_no_rows_are_no_rows() -> None:
     assert check({"k": [], "at": []}).num_rows == 0
     assert check({}).num_rows == 0
@@ -103,6 +150,26 @@ def test_no_rows_are_no_rows() -> None:
         ({"at": ["2026-01-01T00:00:00Z", None]}, "row 1: column 'at' is null"),
         ({"raw": ["/wA=", "no base64!"]}, "row 1: column 'raw'.*base64"),
         ({"k": [None, 1]}, "row 0: column 'k' is null"),
+        ({"at": ["0001-01-01T00:00:00+14:00", "2026-01-01T00:00:00Z"]}, "row 0: column 'at'.*years 1 to 9999"),
+        ({"at": ["2026-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00"]}, "row 1: column 'at'.*years 1 to 9999"),
+        ({"plain_at": ["9999-12-31T23:59:59-12:00", None]}, "row 0: column 'plain_at'"),
+        ({"ns_at": [None, "2026-01-01T00:00:00.0000000001Z"]}, "row 1: column 'ns_at'.*9 digits"),
+        ({"ns_at": [None, "1600-01-01"]}, "row 1: column 'ns_at'.*1678 to 2261"),
+        ({"at": ["2026-01-01T00:00:00,0000000001", "2026-01-01"]}, "row 0: column 'at'.*9 digits"),
+        ({"l": [[1], [1.9]]}, r"row 1: column 'l' has the value \[1.9\]"),
+        ({"l": [[1], [2.0]]}, "row 1: column 'l'"),
+        ({"l": [[True], [1]]}, "row 0: column 'l'"),
+        ({"l": [[np.float64(1.9)], [1]]}, "row 0: column 'l'"),
+        ({"deep": [[[1]], [[1], [1.9]]]}, "row 1: column 'deep'"),
+        ({"x_list": [[1.0], [True]]}, "row 1: column 'x_list'"),
+        ({"x_list": [["high"], [1.0]]}, "row 0: column 'x_list'"),
+        ({"at_list": [["0001-01-01T00:00:00+14:00"], []]}, "row 0: column 'at_list'"),
+        ({"pair": [{"n": 1.9}, None]}, "row 0: column 'pair'"),
+        ({"pair": [{"n": 1, "m": 1}, None]}, "row 0: column 'pair'"),
+        ({"pair": [None, 1]}, "row 1: column 'pair'"),
+        ({"counts": [{"a": 1.9}, None]}, "row 0: column 'counts'"),
+        ({"counts": [None, 1]}, "row 1: column 'counts'"),
+        ({"s": ["a", 5 * 10**100]}, "row 1: column 's'"),
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, list[Any]], words: str) -> None:
@@ -125,3 +192,40 @@ def test_a_push_is_bounded() -> None:
     assert check({"k": [1] * PUSH_ROWS_MAX, "at": at[:-1]}).num_rows == PUSH_ROWS_MAX
     with pytest.raises(TooLarge, match=str(PUSH_ROWS_MAX)):
         check({"k": [1] * (PUSH_ROWS_MAX + 1), "at": at})
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("column", "largest", "larger", "words"),
+    [
+        ("s", "é" * (PUSH_VALUE_BYTES_MAX // 2), "é" * (PUSH_VALUE_BYTES_MAX // 2) + "x", "bytes"),
+        ("raw", bytes(PUSH_VALUE_BYTES_MAX), bytes(PUSH_VALUE_BYTES_MAX + 1), "bytes"),
+        ("l", [1] * PUSH_VALUE_ELEMENTS_MAX, [1] * (PUSH_VALUE_ELEMENTS_MAX + 1), "elements"),
+        ("deep", [[1] * (PUSH_VALUE_ELEMENTS_MAX - 1)], [[1] * PUSH_VALUE_ELEMENTS_MAX], "elements"),
+    ],
+)
+def test_one_value_is_bounded(column: str, largest: Any, larger: Any, words: str) -> None:
+    assert check(GOOD | {column: [None, largest]}).num_rows == 2
+    with pytest.raises(TooLarge, match=f"row 1: column {column!r} has a value of .* {words}"):
+        check(GOOD | {column: [None, larger]})
+
+
+def test_the_depth_of_a_value_is_bounded() -> None:
+    check_extents("push", "v", [nested(PUSH_VALUE_DEPTH_MAX)])
+    for levels in (PUSH_VALUE_DEPTH_MAX + 1, 100_000):
+        with pytest.raises(TooLarge, match="levels"):
+            check_extents("push", "v", [nested(levels)])
+
+
+def test_a_refusal_quotes_little_of_a_long_value() -> None:
+    large = {str(number): "y" * 1000 for number in range(99)}
+    for column, value in (("n", "x" * 100_000), ("l", ["x" * 1000] * 1000), ("b", large)):
+        with pytest.raises(PushedRowsError) as refusal:
+            check(GOOD | {column: [None, value]})
+        assert len(str(refusal.value)) < 3_000

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from store.errors import StoredRowError, WrongType
+from store.errors import StoredRowError, WrongType, shown
 from store.kernel.definitions import Column
 from store.kernel.values import ABSENT, BLOBS, FIXED_FORMATS, TEXTS, element_type, lossless_cast
 
@@ -190,7 +190,7 @@ class _Encoder:
                 _packer(column.type_name)(value)
             except (struct.error, TypeError, AttributeError, OverflowError, UnicodeEncodeError):
                 return WrongType(
-                    f"feature {column.name!r}: value {value!r} ({type(value).__name__}) does not fit "
+                    f"feature {column.name!r}: value {shown(value)} ({type(value).__name__}) does not fit "
                     f"the declared type {column.type_name}; correct the value or the schema"
                 )
         return WrongType(f"{len(values)} values do not fit the layout of {len(self._columns)} features")

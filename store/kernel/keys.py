@@ -15,7 +15,7 @@ Source: Redis Cluster specification, "Hash tags".
 import struct
 from collections.abc import Sequence
 
-from store.errors import InputError, TooLarge, WrongType
+from store.errors import InputError, TooLarge, WrongType, shown
 from store.kernel.definitions import Column
 from store.limits import REDIS_KEY_BYTES_MAX
 
@@ -104,7 +104,7 @@ def _encode_value(name: str, type_name: str, value: KeyValue) -> bytes:
         # Adding 0.0 turns -0.0 into 0.0, which compares equal and so must be the same key.
         return b"f" + struct.pack(">d", number + 0.0).hex().encode()
     raise WrongType(
-        f"join key {name!r}: value {value!r} ({type(value).__name__}) does not fit the declared type {type_name}; "
+        f"join key {name!r}: value {shown(value)} ({type(value).__name__}) does not fit the declared type {type_name}; "
         "send it in that type or correct the entity's value_type"
     )
 
@@ -113,7 +113,7 @@ def _utf8(name: str, value: str) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError as error:
-        raise WrongType(f"join key {name!r}: value {value!r} is not valid Unicode text; correct the value") from error
+        raise WrongType(f"join key {name!r}: value {shown(value)} is not valid Unicode text; correct it") from error
 
 
 def views_key(project: str) -> bytes:

@@ -14,12 +14,13 @@ from store.errors import (
     TooLarge,
     UnequalLengths,
     WrongType,
+    shown,
 )
 from store.feast_values import plain_from_python, plain_from_request, python_from_plain
 from store.kernel.codec import RowTimes, decode_header
 from store.kernel.definitions import Column
 from store.kernel.values import ABSENT
-from store.limits import LOOKUP_KEYS_MAX, LOOKUP_VALUES_MAX
+from store.limits import LOOKUP_BATCH_KEYS, LOOKUP_KEYS_MAX, LOOKUP_STORED_BYTES_MAX, LOOKUP_VALUES_MAX
 from store.online.conversations import Conversation, Knowledge, load_layouts, read_rows
 from store.online.plan import OnDemandRead, OnlinePlan, ViewRead
 
@@ -61,8 +62,13 @@ class Lookup:
 
     def converse(self, knowledge: Knowledge) -> Conversation[None]:
         """Reads the stored rows, and the layouts that are not yet known."""
-        views = [read.definition.name for read in self.plan.views]
-        self._rows = yield from read_rows(knowledge, list(dict.fromkeys(views)), self._requests)
+        views = list(dict.fromkeys(read.definition.name for read in self.plan.views))
+        stored_bytes = 0
+        for start in range(0, len(self._requests), LOOKUP_BATCH_KEYS):
+            rows = yield from read_rows(knowledge, views, self._requests[start : start + LOOKUP_BATCH_KEYS])
+            stored_bytes += sum(len(row) for found in rows for row in found if row is not None)
+            _refuse_beyond(stored_bytes, "read")
+            self._rows += rows
         tags = {decode_header(row).schema_tag for rows in self._rows for row in rows if row is not None}
         yield from load_layouts(knowledge, sorted(tags))
 
@@ -74,6 +80,7 @@ class Lookup:
             now_us: the request time, from which ages are counted.
         """
         columns: list[AnswerColumn | None] = [None] * len(self.plan.columns)
+        answer_bytes = 0
         for read, (request_of_row, position) in zip(self.plan.views, self._reads, strict=True):
             missing = _missing_row(read)
             row_of: dict[int | None, Row] = {None: missing}
@@ -83,6 +90,8 @@ class Lookup:
                     row_of[i] = row = read_row(read, self._rows[i][position], knowledge, now_us) or missing
                     self.future_rows += row.times is not None and row.times.event_us > now_us
             found = [row_of[i] for i in request_of_row]
+            answer_bytes += self._bytes_of(request_of_row, position, found)
+            _refuse_beyond(answer_bytes, "answered")
             for n, slot in enumerate(read.slots):
                 columns[slot] = AnswerColumn(
                     [row.values[n] for row in found], [row.statuses[n] for row in found], [row.times for row in found]
@@ -90,6 +99,16 @@ class Lookup:
         for computed in self.plan.on_demand:
             self._compute(computed, columns)
         return [column for column in columns if column is not None]
+
+    def _bytes_of(self, request_of_row: "RequestOfRow", position: int, found: "list[Row]") -> int:
+        """Returns how many stored bytes of one view are answered; a row counts as often as it was asked for."""
+        rows = (self._rows[i][position] for i in request_of_row if i is not None)
+        whole_bytes = sum(len(row) for row in rows if row is not None)
+        if whole_bytes <= LOOKUP_STORED_BYTES_MAX:
+            return whole_bytes
+        # Of a large row perhaps only a small feature was asked for; elements of lists take 8 bytes, or are short.
+        sizes: dict[type, int] = {str: 1, bytes: 1, list: 8}
+        return sum(len(v) * sizes[type(v)] for row in found for v in row.values if type(v) in sizes)
 
     def _compute(self, read: OnDemandRead, columns: list[AnswerColumn | None]) -> None:
         """Runs one on-demand view over the columns read and puts its results among them."""
@@ -100,12 +119,30 @@ class Lookup:
             source = columns[place]
             assert source is not None
             type_name = self.plan.columns[place].type_name
-            inputs[name] = [python_from_plain(value, type_name) for value in source.values]
+            inputs[name] = [_python_from_stored(read, name, value, type_name) for value in source.values]
         results = run_on_demand(read.view, inputs, self.row_count)
         for name, place in read.outputs:
             values = plain_from_python(results[name], self.plan.columns[place].type_name)
             statuses = [NULL_VALUE if value is None else PRESENT for value in values]
             columns[place] = AnswerColumn(values, statuses, [None] * self.row_count)
+
+
+def _python_from_stored(read: OnDemandRead, name: str, value: Any, type_name: str) -> Any:
+    try:
+        return python_from_plain(value, type_name)
+    except (ValueError, OverflowError, OSError) as error:
+        raise StoredRowError(
+            f"feature {name!r}: the stored {type_name} {shown(value)} cannot be handed to on-demand feature view "
+            f"{read.view.name!r} ({error}); correct its source and materialize it again"
+        ) from error
+
+
+def _refuse_beyond(stored_bytes: int, done: str) -> None:
+    if stored_bytes > LOOKUP_STORED_BYTES_MAX:
+        raise TooLarge(
+            f"the rows asked for hold more than {LOOKUP_STORED_BYTES_MAX} bytes, which is all that is {done} at once; "
+            "ask for fewer keys in each request"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnline
 from feast.value_type import ValueType
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from store.clock import from_us
+from store.clock import from_us, is_sayable
 from store.feast_values import json_converter, proto_from_plain
 from store.kernel.codec import RowTimes
 from store.kernel.definitions import Column
@@ -56,7 +56,8 @@ def _stamp(times: RowTimes | None, stamps: dict[RowTimes | None, Timestamp]) -> 
     if times not in stamps:
         assert times is not None
         seconds, micros = divmod(times.event_us, 1_000_000)
-        stamps[times] = Timestamp(seconds=seconds, nanos=micros * 1_000 + times.event_ns)
+        stamp = Timestamp(seconds=seconds, nanos=micros * 1_000 + times.event_ns)
+        stamps[times] = stamp if is_sayable(times.event_us) else Timestamp()
     return stamps[times]
 
 
@@ -93,11 +94,16 @@ def lookup_answer(lookup: Lookup, columns: Sequence[AnswerColumn], request_time:
     )
 
 
-def rfc3339(times: RowTimes) -> str:
+def rfc3339(times: RowTimes) -> str | None:
     """Returns an event time like `2013-07-01T12:00:00Z`, with as many of 0, 3, 6, 9 decimals as it needs.
+
+    None outside of the years 1 to 9999, which neither RFC 3339 nor Feast's message can say: a source may hold such
+    an event time, and one such row must not cost the caller the other rows.
 
     Source: the protobuf JSON mapping of Timestamp, which Feast's server uses.
     """
+    if not is_sayable(times.event_us):
+        return None
     instant = from_us(times.event_us)
     nanos = instant.microsecond * 1_000 + times.event_ns
     digits = f"{nanos:09d}" if nanos else ""

@@ -12,7 +12,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.type_map import _proto_value_to_value_type
 
-from store.clock import from_us, to_us
+from store.clock import from_us, is_sayable, to_us
 from store.definitions_from_feast import ttl_us, view_definition
 from store.errors import PushedRowsError, UnknownObject, WrongType
 from store.feast_values import plain_from_proto, proto_from_plain
@@ -94,7 +94,10 @@ def stored_names(config: RepoConfig, table: FeatureView) -> list[str]:
 def online_reads(
     lookup: ViewLookup, knowledge: Knowledge, now_us: int
 ) -> list[tuple[datetime | None, dict[str, ValueProto] | None]]:
-    """Returns rows in the form of Feast's `online_read`: a value withheld or null is an unset message."""
+    """Returns rows in the form of Feast's `online_read`: a value withheld or null is an unset message.
+
+    The event time is None where a datetime cannot say it.
+    """
     result: list[tuple[datetime | None, dict[str, ValueProto] | None]] = []
     for row in lookup.rows(knowledge, now_us):
         if row is None or row.times is None:
@@ -105,7 +108,8 @@ def online_reads(
             for column, value, status in zip(lookup.read.wanted, row.values, row.statuses, strict=True)
             if status != NOT_FOUND
         }
-        result.append((from_us(row.times.event_us), values))
+        event_us = row.times.event_us
+        result.append((from_us(event_us) if is_sayable(event_us) else None, values))
     return result
 
 
@@ -191,6 +195,11 @@ def _times(view: str, number: int, event_time: Any, created_time: Any, now_us: i
     if event_time is None or event_time != event_time:  # noqa: PLR0124 - pandas' NaT is not equal to itself
         raise PushedRowsError(f"feature view {view!r}, row {number}: no event time; give one to every row")
     event_us = to_us(event_time)
+    if not is_sayable(event_us):
+        raise PushedRowsError(
+            f"feature view {view!r}, row {number}: event time {event_time.isoformat()} lies outside of the years 1 to "
+            "9999 UTC; correct it"
+        )
     limit_us = now_us + PUSH_FUTURE_SECONDS_MAX * 1_000_000
     if event_us > limit_us:
         raise PushedRowsError(
