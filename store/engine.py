@@ -21,10 +21,10 @@ from pydantic import StrictStr
 
 from store.arrow_rows import CREATED_US, EVENT_US, TIME_COLUMNS, encode_batch, with_time_columns
 from store.clock import clock_for, from_us, to_us
-from store.definitions_from_feast import batch_source_of, refuse_unsupported, view_definition
+from store.definitions_from_feast import batch_source_of, refuse_unsupported, ttl_us, view_definition
 from store.errors import DefinitionError
 from store.kernel.codec import RowLayout, encode_header
-from store.kernel.coverage import BEGINNING_US, Interval, Run, ViewState, plan_run
+from store.kernel.coverage import BEGINNING_US, Interval, Run, ViewState, plan_run, without_start
 from store.kernel.definitions import ViewDefinition
 from store.kernel.keys import row_field
 from store.limits import MATERIALIZE_BATCH_ROWS
@@ -118,7 +118,13 @@ class DuckDBComputeEngine(ComputeEngine):
             filling.end(run)
 
     def _materialize_to_other(self, task: MaterializationTask, requested: Interval) -> None:
-        """Writes through Feast's interface; such a store keeps no coverage, so the request is taken as it is."""
+        """Writes through Feast's interface; such a store keeps no coverage, so the request is taken as it is.
+
+        A request that says nothing (START at or after END) is read back by the ttl each time: what is there
+        already is written again.
+        """
+        if requested.start_us >= requested.end_us:
+            requested = without_start(requested.end_us, ttl_us=ttl_us(task.feature_view))
         source = batch_source_of(task.feature_view)
         join_keys = {field.name: field.dtype.to_value_type() for field in task.feature_view.entity_columns}
         for batch in _with_progress(task, self._latest(task, (requested,))):

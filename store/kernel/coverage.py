@@ -46,6 +46,15 @@ def missing(wanted: Coverage, covered: Coverage) -> Coverage:
     return union(gaps)
 
 
+def without_start(end_us: int, *, ttl_us: int) -> Interval:
+    """Returns what to read up to `end_us` where nothing says from where: back by the ttl, 0 for everything.
+
+    Feast asks so, with a START at or after END, where it derives START from the system's clock in a repo whose clock
+    is another, or from the END of an earlier run that lay in the future.
+    """
+    return Interval(end_us - ttl_us if ttl_us else BEGINNING_US, end_us)
+
+
 @dataclass(frozen=True, slots=True)
 class ViewState:
     """What is kept in Redis of a view: which generation is read, what it covers, and which one is being built.
@@ -78,8 +87,8 @@ def plan_run(
     START bounds the work, not the truth: event times that the registry says were materialized and that the
     online store does not cover (it was emptied or rolled back) are read as well. A changed definition is read
     anew for all event times that the registry knows of or the old rows cover.
-    A START at or after END, which Feast derives from the system's clock or from an END that lay in the future,
-    says nothing, so the run goes on from where the coverage ends, or back by the ttl.
+    A START at or after END says nothing, so the run goes on from where the coverage ends, or else as far back as
+    `without_start` says.
 
     Args:
         state: what the online store holds of the view.
@@ -94,7 +103,7 @@ def plan_run(
     promised = [*registered, *state.coverage]
     start_us = requested.start_us
     if start_us >= end_us:
-        start_us = min(covered[-1].end_us, end_us) if covered else end_us - ttl_us if ttl_us else BEGINNING_US
+        start_us = min(covered[-1].end_us, end_us) if covered else without_start(end_us, ttl_us=ttl_us).start_us
     wanted = union(Interval(i.start_us, min(i.end_us, end_us)) for i in promised)
     intervals = union([Interval(start_us, end_us), *missing(wanted, covered)])
     return Run(

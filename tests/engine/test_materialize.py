@@ -1,25 +1,26 @@
 """Materialization by the engine: what is read and what stands afterwards."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from feast import BatchFeatureView, Field
+from feast import FeatureStore as StockFeatureStore
 from feast.aggregation import Aggregation
 from feast.data_source import PushMode, PushSource
 from feast.stream_feature_view import StreamFeatureView
 from feast.types import Float64, Int64, String
 
-from store.clock import to_us
+from store.clock import restart_clock, to_us
 from store.errors import DefinitionError, SourceUnreadable, WrongType
 from store.feature_store import FeatureStore
 from store.online.client import RedisSession
 from store.online.conversations import read_state
 from tests.engine.helpers import DAY, orders, write_users
 from tests.redis_servers import RedisServer
-from tests.stores import NOW, PROJECT, USER, user_rows, user_source, user_view
+from tests.stores import NOW, PROJECT, USER, config, objects, user_rows, user_source, user_view
 
 
 def test_the_newest_row_of_each_key_is_served(store: FeatureStore, repo: Path) -> None:
@@ -68,6 +69,31 @@ def test_incremental_runs_go_on_where_the_last_one_ended(store: FeatureStore, re
     assert orders(store, [1, 2]) == [1, None]
     store.materialize_incremental(NOW)
     assert orders(store, [1, 2]) == [1, 2]
+
+
+FAR_AHEAD = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("ends", [(FAR_AHEAD, FAR_AHEAD), (FAR_AHEAD, None), (None, FAR_AHEAD, None)])
+@pytest.mark.parametrize("online", ["redis", "sqlite"])
+def test_new_rows_are_found_after_a_run_with_an_end_far_ahead(
+    store: FeatureStore, repo: Path, online: str, ends: tuple[datetime | None, ...]
+) -> None:
+    settings = config(repo, store.config.online_store.connection_string)
+    if online == "sqlite":
+        settings.online_config = {"type": "sqlite", "path": "data/online.db"}
+    StockFeatureStore(repo_path=str(repo), config=settings).apply(objects())
+    rows = []
+    for number, end in enumerate(ends):
+        now = NOW + timedelta(hours=number)
+        restart_clock(repo, now)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LARDER_CLOCK", now.isoformat())
+            rows.append((number, now - timedelta(minutes=1), number))
+            write_users(repo, rows)
+            running = StockFeatureStore(repo_path=str(repo), config=settings)
+            running.materialize_incremental(end or now)
+            assert orders(running, list(range(len(rows)))) == list(range(len(rows)))
 
 
 def test_an_emptied_redis_is_made_whole_by_the_next_run(store: FeatureStore, repo: Path, server: RedisServer) -> None:
