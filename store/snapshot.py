@@ -1,15 +1,19 @@
 """The registry as a server holds it: a snapshot that is renewed beside the requests, never in their way."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import yaml
 from feast import FeatureStore
 from feast.errors import FeastError
 from feast.infra.registry.registry import Registry
-from feast.repo_config import RepoConfig, load_repo_config
+from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
+from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
+from pydantic import ValidationError
 
 from store.errors import ConfigError, RegistryUnavailable
 
@@ -26,9 +30,60 @@ def load_config(repo_path: Path) -> RepoConfig:
             f"no feature repo at {str(repo_path)!r}: feature_store.yaml is missing; give the repo's folder"
         )
     try:
-        return load_repo_config(repo_path, path)
-    except (FeastError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{str(path)!r} cannot be used: {error}") from error
+        config = load_repo_config(repo_path, path)
+        # Feast reads these parts when they are first asked for, which would be in the middle of a request.
+        _ = config.registry, config.offline_store, config.online_store, config.batch_engine
+        return config
+    except _CONFIG_ERRORS as error:
+        # The libraries' own messages quote what they could not read, which may be a password.
+        raise ConfigError(f"{str(path)!r} cannot be used: {_what_is_wrong(error)}; correct it") from None
+
+
+_CONFIG_ERRORS = (
+    FeastError, FeastConfigError, yaml.YAMLError,
+    ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError,
+)  # fmt: skip
+_SIGNS_OF_A_SECRET = ("://", "@", "password", "secret", "token")
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """Returns what is wrong with a `feature_store.yaml`, with places and names of settings and none of its values."""
+    if isinstance(error, FeastConfigError) and error.args and isinstance(error.args[0], Exception):
+        return _what_is_wrong(error.args[0])
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
+        return f"it is not valid YAML{where}"
+    if isinstance(error, yaml.YAMLError | UnicodeDecodeError):
+        return "it is not valid YAML in UTF-8"
+    if isinstance(error, ValidationError):
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        return "; ".join(dict.fromkeys(f"{_setting_of(fault)} {_fault_of(fault)}" for fault in faults))
+    if isinstance(error, FeastError):
+        # These name a type that cannot be had, and somebody may have written a connection string in its place.
+        told = str(error).rstrip(".")
+        is_tellable = not any(sign in told.lower() for sign in _SIGNS_OF_A_SECRET)
+        return told if is_tellable else f"a 'type' in it names nothing that can be loaded ({type(error).__name__})"
+    if isinstance(error, OSError):
+        return f"it cannot be read ({error.strerror})"
+    return f"it is not a mapping of settings as Feast's documentation describes ({type(error).__name__})"
+
+
+def _setting_of(fault: Any) -> str:
+    return f"setting {'.'.join(map(str, fault['loc']))!r}:" if fault["loc"] else "its settings:"
+
+
+def _fault_of(fault: Any) -> str:
+    # What a validator of Feast or of a plug-in says in its own words may quote the value; a project's name may be told.
+    is_own_words = fault["type"] in {"value_error", "assertion_error"} and fault["loc"][:1] != ("project",)
+    return "is refused" if is_own_words else str(fault["msg"])
+
+
+def _always(registry: RegistryProto) -> Callable[..., RegistryProto]:
+    def held(project: str | None, allow_cache: bool = False) -> RegistryProto:  # noqa: ARG001 - Feast's signature
+        return registry
+
+    return held
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +162,11 @@ class RegistrySnapshots:
         version = ""
         if isinstance(registry, Registry):
             version = registry.cached_registry_proto.version_id
-            # The snapshot is renewed here and never by a request that finds it too old.
+            # The snapshot is renewed here and never by a request: Feast's retrieval would read the file again, which
+            # may be newer than the plan of the same request, or gone.
             registry.cached_registry_proto_ttl = timedelta(0)
+            held: Any = registry
+            held._get_registry_proto = _always(registry.cached_registry_proto)  # noqa: SLF001 - the one place it reads
         # Feast refuses to read a view while it is materialized, for ever after a killed run; its rows are whole.
         settings: Any = registry
         settings.serve_features_while_materializing = True
