@@ -54,9 +54,28 @@ def demo(
     ] = False,
 ) -> None:
     """Take real flights through the whole job and tell what happens."""
+    from store.errors import ConfigError
+
+    if not (repo / "feature_store.yaml").is_file():
+        raise ConfigError(
+            f"feature repo {str(repo)!r} has no feature_store.yaml; name the demo's folder with --repo, such as the "
+            "feature_repo that comes with Larder"
+        )
     from demo.account import run
 
     raise typer.Exit(run(repo, prepare_only))
+
+
+@app.command()
+def compact(
+    names: Annotated[list[str] | None, typer.Argument(help="Feature views or sources; all by default.")] = None,
+    repo: Repo = Path("feature_repo"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be merged, and change nothing.")] = False,
+) -> None:
+    """Merge the small files that pushes have landed, beside readers and writers."""
+    from cli.compact import run
+
+    raise typer.Exit(run(repo, names or [], is_dry_run=dry_run))
 
 
 @app.command()

@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ class LandedFile:
         return str(self.first) <= str(other.first) and str(other.last) <= str(self.last)
 
 
-def merged_name(parts: list[LandedFile]) -> str:
+def merged_name(parts: Sequence[LandedFile]) -> str:
     """Returns the name of the file that will hold the rows of consecutive files."""
     return f"{parts[0].first}+{parts[-1].last}.parquet"
 

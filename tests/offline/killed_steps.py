@@ -1,0 +1,81 @@
+"""Runs a landing and a compaction once for each of their steps, killed at that step: `killed_steps.py HOW FROM TO`.
+
+HOW is `files` (steps are what touches files and locks) or `calls` (steps are all calls in the code at work). Each run
+works in a copy of the folder FROM, in TO, called after what it does and its step. One process imports everything, and
+forks of it are killed: importing takes seconds.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from store.offline.compaction import compact
+from store.offline.landed_files import ScratchFile, publish_next
+
+WATCHED = ("compaction.py", "landed_files.py", "files.py")
+FILE_EVENTS = ("open", "os.", "fcntl.")
+
+
+def land(folder: Path) -> None:
+    """Lands one row, as a push does."""
+    scratch = ScratchFile(folder)
+    pq.write_table(pa.table({"n": [-1]}), scratch.file)
+    scratch.sync()
+    publish_next(scratch, 0)
+
+
+def kill_at(how: str, step: int) -> None:
+    """Kills this process at a step of what it does from now on."""
+    left = step
+
+    def count() -> None:
+        nonlocal left
+        left -= 1
+        # The kill itself is such an event, too.
+        if left == -1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_call(frame: FrameType, event: str, argument: Any) -> None:
+        if frame.f_code.co_filename.endswith(WATCHED):
+            count()
+
+    if how == "files":
+        sys.addaudithook(lambda event, _: count() if event.startswith(FILE_EVENTS) else None)
+    else:
+        sys.setprofile(on_call)
+
+
+def is_killed(work: Callable[[Path], object], folder: Path, how: str, step: int) -> bool:
+    """Runs the work in a fork that is killed at a step; whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        kill_at(how, step)
+        work(folder)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"step {step} failed"
+    return os.WIFSIGNALED(status)
+
+
+def main(how: str, template: Path, target: Path) -> None:
+    """Runs each kind of work once for each step, and once more without being killed."""
+    for work in (land, compact):
+        step = 0
+        while True:
+            folder = target / work.__name__ / f"{step:04}"
+            shutil.copytree(template, folder)
+            if not is_killed(work, folder, how, step):
+                break
+            step += 1
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
