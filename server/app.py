@@ -16,6 +16,7 @@ from server.guards import BodyGuard, HostGuard, TokenGuard
 from server.metrics import Metrics
 from server.observe import Observe
 from server.openapi import describe
+from server.retrieval.client import Retrievals
 from server.routes import historical, materialize, online, operations, push
 from server.settings import ServerSettings
 from server.state import ServerState
@@ -46,7 +47,7 @@ def create_app(settings: ServerSettings, open_store: "Callable[[], StoreService]
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
-    app.state.larder = ServerState(store, metrics)
+    app.state.larder = ServerState(store, metrics, Retrievals(store))
     for module in (online, historical, push, materialize, operations):
         app.include_router(module.router)
     app.add_exception_handler(LarderError, _refused)
@@ -75,6 +76,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     except LarderError as error:
         sys.stderr.write(f"larder: {error}\n")
         raise
+    state.retrievals.start()
     gauges = asyncio.create_task(state.keep_gauges_fresh())
     # What was loaded so far lives as long as the process: the collector need not walk it during a lookup.
     gc.collect()
@@ -85,6 +87,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         gauges.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await gauges
+        await state.retrievals.close()
         await state.store.close()
         # What is frozen is not collected at exit either, and DuckDB's binding reports it as leaked.
         gc.unfreeze()

@@ -9,39 +9,51 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from server.limits import HISTORICAL_DECODED_BYTES_MAX
-from store.errors import BadBody, TooLarge
-from store.limits import HISTORICAL_ROWS_MAX
+from server.body_bounds import check_schema, check_size, without_dictionaries
+from store.errors import BadBody
 
 _WHAT = "body: Arrow IPC stream"
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
 _NOT_COMPRESSED = -1
+# How a stream says that it is whole; streams written before Arrow 0.15 have the second half only.
+_CONTINUED, _END = b"\xff\xff\xff\xff", b"\0\0\0\0"
 
 
-def entity_rows_of(body: bytes) -> pa.Table:
+def entity_rows_of(body: Any) -> pa.Table:
     """Returns the table in an Arrow IPC stream, its dictionary columns decoded.
 
+    Args:
+        body: bytes or any other buffer; the table may lie in it, so it has to live as long.
+
     Raises:
-        BadBody: not such a stream, or one whose content contradicts itself.
-        TooLarge: more rows or decoded bytes than the bounds allow.
+        BadBody: not such a stream, not a whole one, or one whose content contradicts itself.
+        TooLarge: more columns, rows or decoded bytes than the bounds allow.
     """
+    buffer = pa.py_buffer(body)
     try:
-        _check_size(body)
-        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
-            _check_types(reader.schema)
+        with pa.ipc.open_stream(buffer) as reader:
+            check_schema(reader.schema, _WHAT)
+            _check_messages(buffer)
             table = reader.read_all()
         # Offsets come from the sender: a wrong one would have us read memory that is not the body's.
         table.validate(full=True)
-        return _without_dictionaries(table)
+        return without_dictionaries(table, _WHAT)
+    except MemoryError:
+        # Arrow's own is also an ArrowException; the bound on memory is told by whoever set it.
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError, struct.error) as error:
         raise BadBody(f"{_WHAT}: cannot be read ({error}); write it with pyarrow.ipc.new_stream") from error
 
 
-def _check_size(body: bytes) -> None:
+def _check_messages(buffer: pa.Buffer) -> None:
+    """Checks rows and bytes of all batches before any is decoded, and that the stream has its end."""
     row_count = decoded_bytes = 0
-    for message in _each(pa.ipc.MessageReader.open_stream(pa.py_buffer(body))):
+    source = pa.BufferReader(buffer)
+    messages = pa.ipc.MessageReader.open_stream(source)
+    end = 0
+    for message in _each(messages):
+        end = source.tell()
         batch = _batch_of(message)
         if batch is None:
             continue
@@ -49,14 +61,12 @@ def _check_size(body: bytes) -> None:
             raise BadBody(f"{_WHAT}: a batch of {batch.row_count} rows and {batch.decoded_bytes} bytes")
         row_count += batch.row_count if batch.is_record_batch else 0
         decoded_bytes += batch.decoded_bytes
-        _check_bounds(row_count, decoded_bytes)
-
-
-def _check_bounds(row_count: int, decoded_bytes: int) -> None:
-    if row_count > HISTORICAL_ROWS_MAX or decoded_bytes > HISTORICAL_DECODED_BYTES_MAX:
-        raise TooLarge(
-            f"{_WHAT}: {row_count} rows or {decoded_bytes} decoded bytes so far, at most {HISTORICAL_ROWS_MAX} rows "
-            f"and {HISTORICAL_DECODED_BYTES_MAX} bytes are taken; send the rows in several requests"
+        check_size(row_count, decoded_bytes, _WHAT)
+    rest = buffer.slice(end).to_pybytes() if buffer.size - end <= 2 * len(_END) else b""
+    if rest not in {_CONTINUED + _END, _END}:
+        raise BadBody(
+            f"{_WHAT}: it does not end with its end-of-stream mark ({buffer.size - end} bytes follow the last batch), "
+            "so rows may be missing; close the writer before sending, and send one stream"
         )
 
 
@@ -114,61 +124,26 @@ def _batch_of(message: Any) -> _Batch | None:
         if header is None:
             return None
     batch = _FlatTable(metadata, header)
-    is_compressed = batch.follow(3) is not None
-    lengths = _decoded_lengths(message.body, batch) if is_compressed else [message.body.size if message.body else 0]
-    return _Batch(batch.scalar(0, "<q"), sum(lengths), kind == _RECORD_BATCH)
+    return _Batch(batch.scalar(0, "<q"), sum(_decoded_lengths(message.body, batch)), kind == _RECORD_BATCH)
 
 
 def _decoded_lengths(body: Any, batch: _FlatTable) -> list[int]:
-    """Returns the decoded length of each buffer of a compressed batch."""
+    """Returns the decoded length of each buffer of a batch; buffers may lie on each other, and each counts."""
     vector = batch.follow(2)
     if vector is None:
         return []
-    view = memoryview(body)
+    is_compressed = batch.follow(3) is not None
+    view = memoryview(body) if body else memoryview(b"")
     lengths = []
     for number in range(struct.unpack_from("<I", batch.buffer, vector)[0]):
         offset, length = struct.unpack_from("<qq", batch.buffer, vector + 4 + 16 * number)
         if length == 0:
+            continue
+        if not is_compressed:
+            lengths.append(length)
             continue
         (decoded,) = struct.unpack_from("<q", view, offset)
         if decoded < _NOT_COMPRESSED:
             raise BadBody(f"{_WHAT}: a buffer that says it has {decoded} bytes")
         lengths.append(length if decoded == _NOT_COMPRESSED else decoded)
     return lengths
-
-
-def _check_types(schema: pa.Schema) -> None:
-    """Refuses types whose rows need no bytes of their own, so that no bound on bytes holds them."""
-    names = schema.names
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise BadBody(f"{_WHAT}: columns {twice} are given twice; give each column a name of its own")
-    for column in schema:
-        if pa.types.is_run_end_encoded(column.type):
-            raise BadBody(f"{_WHAT}: column {column.name!r} is run-end encoded; send it plain or as a dictionary")
-
-
-def _without_dictionaries(table: pa.Table) -> pa.Table:
-    decoded_bytes = 0
-    for number, column in enumerate(table.schema):
-        if not pa.types.is_dictionary(column.type):
-            continue
-        chunked = table.column(number)
-        decoded_bytes += sum(_plain_bytes(chunk) for chunk in chunked.chunks)
-        _check_bounds(table.num_rows, decoded_bytes)
-        table = table.set_column(number, column.name, chunked.cast(column.type.value_type))
-    return table
-
-
-def _plain_bytes(chunk: Any) -> int:
-    """Returns how many bytes a dictionary array takes once each row has its own copy of the value."""
-    values = chunk.dictionary
-    if pa.types.is_nested(values.type):
-        raise BadBody(f"{_WHAT}: a dictionary of {values.type}; send such a column plain")
-    if not len(values):
-        return 0
-    if not (
-        pa.types.is_string(values.type) or pa.types.is_binary(values.type) or hasattr(values, "total_values_length")
-    ):
-        return len(chunk) * 16
-    return int(pc.sum(pc.take(pc.binary_length(values), chunk.indices)).as_py() or 0)

@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from server.body_bounds import SECONDS_MAX, SECONDS_MIN, check_column_count, check_instants
 from store.clock import to_us
 from store.errors import EntityRowsError, WrongType
 
 EVENT_TIMESTAMP = "event_timestamp"
 _US_PER_SECOND = 1_000_000
-# Second 0 of year 1 and the last second of year 9999, which pipelines use as "always" and "never".
-_SECONDS_MIN, _SECONDS_MAX = -62_135_596_800, 253_402_300_799
+_DEPTH_MAX = 32
 _FRACTION = re.compile(r"\.(\d{7,9})(?=$|[Z+\-])")
 
 
@@ -23,7 +23,8 @@ def table_from(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
 
     Raises:
         EntityRowsError: there is no `event_timestamp`.
-        WrongType: a column mixes types, or an event timestamp is no instant.
+        WrongType: a column mixes types, or an event timestamp is no instant of the years 1 to 9999.
+        TooLarge: objects with too many fields in all.
     """
     if EVENT_TIMESTAMP not in columns:
         raise EntityRowsError(
@@ -32,16 +33,37 @@ def table_from(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     arrays = {
         name: instants(values) if name == EVENT_TIMESTAMP else _array(name, values) for name, values in columns.items()
     }
-    return pa.table(arrays)
+    table = pa.table(arrays)
+    check_instants(table, "entities")
+    return table
 
 
 def _array(name: str, values: Sequence[Any]) -> pa.Array:
+    if any(isinstance(value, dict | list) for value in values):
+        _check_fields(name, values)
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         raise WrongType(
             f"entities: column {name!r} mixes types or holds a value out of range ({error}); send values of one type"
         ) from error
+
+
+def _check_fields(name: str, values: Sequence[Any]) -> None:
+    """Checks how many fields objects have in all: a struct has each of them in every row."""
+    fields: dict[str, Any] = {}
+    count = 0
+    waiting: list[tuple[Any, dict[str, Any], int]] = [(value, fields, 0) for value in values]
+    while waiting:
+        value, known, depth = waiting.pop()
+        if depth > _DEPTH_MAX:
+            raise WrongType(f"entities: column {name!r} has values nested deeper than {_DEPTH_MAX}; send plain values")
+        if isinstance(value, dict):
+            count += len(value.keys() - known.keys())
+            check_column_count(count, f"entities: column {name!r}")
+            waiting.extend((inner, known.setdefault(key, {}), depth + 1) for key, inner in value.items())
+        elif isinstance(value, list):
+            waiting.extend((inner, known, depth + 1) for inner in value if isinstance(inner, dict | list))
 
 
 def instants(values: Sequence[Any]) -> pa.Array:
@@ -93,7 +115,7 @@ def _instant_ns(value: Any, row: int) -> int:
             return to_us(datetime.fromisoformat(value)) * 1_000 + below_us
         except (ValueError, OverflowError) as error:
             raise _no_instant(value, row) from error
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _SECONDS_MIN <= value <= _SECONDS_MAX:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not SECONDS_MIN <= value <= SECONDS_MAX:
         raise _no_instant(value, row)
     if isinstance(value, int):
         return value * _US_PER_SECOND * 1_000

@@ -12,8 +12,38 @@ HISTORICAL_JSON_ROWS_MAX = 100_000
 HISTORICAL_DECODED_BYTES_MAX = 1024 * 1024 * 1024
 """Decoded entity rows of one retrieval: 10 M rows of about 100 bytes, two retrievals at once in 2 GB."""
 
+HISTORICAL_JSON_VALUES_MAX = 5_000_000
+"""Rows x columns answered as JSON: the table and its text, about 500 MB, stand in memory together."""
+
 HISTORICAL_BATCH_ROWS = 65_536
-"""Rows of one record batch of an Arrow answer: some MB, so that a slow reader holds little beyond the table."""
+"""Rows of one batch of an answer: some MB, so that a slow reader holds little; a row group of a Parquet answer."""
+
+HISTORICAL_BATCH_VALUES = 2_000_000
+"""Rows x columns of one batch, 16 MB of numbers: an answer of a thousand columns comes in batches of fewer rows."""
+
+HISTORICAL_BODIES_BYTES_MAX = 1024 * 1024 * 1024
+"""Bodies of retrievals that one worker has in memory at once: four of the largest, or thousands of slow senders."""
+
+BODY_PARSE_BYTES_MAX = 4 * 1024 * 1024 * 1024
+"""Memory that parsing one body may take: the decoded rows, a copy while they are put together, and room to spare."""
+
+PARQUET_BODY_BATCH_ROWS = 8_192
+"""Rows of a Parquet body decoded before they are counted: at most 1 GB if each holds a text of 128 KB."""
+
+ANSWER_STALL_SECONDS = 60.0
+"""How long a retrieval waits for a client that reads nothing; one that reads slowly gets what it reads on top."""
+
+ANSWER_BYTES_PER_SECOND_MIN = 128 * 1024
+"""How fast a client has to read an answer, 1 Mbit/s; below it the answer would hold its place for hours."""
+
+RETRIEVAL_NICENESS = 10
+"""Of processes that retrieve: a lookup that wants a core gets nine tenths of it."""
+
+RETRIEVAL_OOM_SCORE = 500
+"""Of the same: on a machine without memory they go first, and the server stays."""
+
+ZYGOTE_END_SECONDS = 5.0
+"""How long a zygote may take to kill its children and remove what they spilled."""
 
 BODY_SECONDS_MAX = 60.0
 """How long a client may take to send its body: 256 MB in a minute is 34 Mbit/s; a trickle holds a slot no longer."""

@@ -12,6 +12,8 @@ from store.limits import HISTORICAL_BODY_BYTES_MAX, LOOKUP_BODY_BYTES_MAX, PUSH_
 
 JSON = "application/json"
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
+PARQUET = "application/vnd.apache.parquet"
+CSV = "text/csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,12 @@ _READ_ONLY = RoutePolicy(Scope.READ)
 POLICIES: dict[str, RoutePolicy] = {
     "/get-online-features": RoutePolicy(Scope.READ, {JSON: LOOKUP_BODY_BYTES_MAX}),
     "/get-historical-features": RoutePolicy(
-        Scope.READ, {JSON: HISTORICAL_JSON_BODY_BYTES_MAX, ARROW_STREAM: HISTORICAL_BODY_BYTES_MAX}
+        Scope.READ,
+        {
+            JSON: HISTORICAL_JSON_BODY_BYTES_MAX,
+            ARROW_STREAM: HISTORICAL_BODY_BYTES_MAX,
+            PARQUET: HISTORICAL_BODY_BYTES_MAX,
+        },
     ),
     "/push": RoutePolicy(Scope.WRITE, {JSON: PUSH_BODY_BYTES_MAX}),
     "/write-to-online-store": RoutePolicy(Scope.WRITE, {JSON: PUSH_BODY_BYTES_MAX}),

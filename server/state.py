@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 from server.limits import GAUGE_SECONDS, MATERIALIZE_CONCURRENT_MAX
 from server.metrics import Metrics
+from server.retrieval.client import Retrievals
 from server.threads import Slots
-from store.limits import HISTORICAL_CONCURRENT_MAX
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -21,7 +21,7 @@ class ServerState:
 
     store: "StoreService"
     metrics: Metrics
-    historical_slots: Slots = field(default_factory=lambda: Slots("retrievals", HISTORICAL_CONCURRENT_MAX))
+    retrievals: Retrievals
     materialize_slots: Slots = field(default_factory=lambda: Slots("materializations", MATERIALIZE_CONCURRENT_MAX))
 
     async def renew_gauges(self) -> None:

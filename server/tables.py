@@ -1,52 +1,134 @@
-"""Answers of a retrieval, by media type: each an encoder that turns one table into chunks of bytes."""
+"""Answers of a retrieval, by media type: each an encoder that turns batches into chunks of bytes as they come."""
 
-import base64
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from itertools import chain
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 
-from server.limits import HISTORICAL_BATCH_ROWS, HISTORICAL_JSON_ROWS_MAX
-from server.policy import ARROW_STREAM, JSON
+from server.limits import (
+    HISTORICAL_BATCH_ROWS,
+    HISTORICAL_BATCH_VALUES,
+    HISTORICAL_JSON_ROWS_MAX,
+    HISTORICAL_JSON_VALUES_MAX,
+)
+from server.plain_values import plain_column, text_column
+from server.policy import ARROW_STREAM, CSV, JSON, PARQUET
+from store.errors import TooLarge, WrongType
 
-Encoder = Callable[[Any], Iterator[bytes]]
+Batches = Iterator[pa.RecordBatch]
+Encoder = Callable[[Batches, int], Iterator[bytes]]
+"""Takes the batches of an answer, at least one, and the number of rows in all of them."""
+
+_UNBOUNDED_FORMS = f"Accept: {ARROW_STREAM}, {PARQUET} or {CSV}"
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One form of answer. `rows_max` None means as many as a request may have."""
+    """One form of answer. `rows_max` None means as many as a request may have; `content_type` is what is sent."""
 
     media_type: str
     encode: Encoder
     rows_max: int | None = None
+    parameters: str = ""
+
+    @property
+    def content_type(self) -> str:
+        """The media type as it stands in an answer's header."""
+        return self.media_type + self.parameters
+
+    def check_rows(self, row_count: int) -> None:
+        """Checks that an answer of so many rows can be given in this form.
+
+        Raises:
+            TooLarge: it cannot.
+        """
+        if self.rows_max is not None and row_count > self.rows_max:
+            raise TooLarge(
+                f"entities: {row_count} rows, at most {self.rows_max} are answered as {self.media_type}; "
+                f"ask for {_UNBOUNDED_FORMS}"
+            )
 
 
-def arrow_chunks(table: pa.Table) -> Iterator[bytes]:
-    """Yields a table as an Arrow IPC stream, one record batch a chunk."""
+def batch_rows(column_count: int) -> int:
+    """Returns how many rows of an answer are held at once."""
+    return max(1, min(HISTORICAL_BATCH_ROWS, HISTORICAL_BATCH_VALUES // max(column_count, 1)))
+
+
+def arrow_chunks(batches: Batches, _row_count: int) -> Iterator[bytes]:
+    """Yields batches as an Arrow IPC stream, one record batch a chunk."""
     sink = _Sink()
-    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
-        for batch in table.to_batches(max_chunksize=HISTORICAL_BATCH_ROWS):
+    first = next(batches)
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), first.schema) as writer:
+        for batch in chain((first,), batches):
             writer.write_batch(batch)
             yield sink.take()
     yield sink.take()
 
 
-def json_chunks(table: pa.Table) -> Iterator[bytes]:
-    """Yields a table as one JSON object: `metadata.feature_names` in order, and `columns` by name."""
-    columns = {name: plain_column(table.column(name)) for name in table.column_names}
-    yield msgspec.json.encode({"metadata": {"feature_names": table.column_names}, "columns": columns})
+def parquet_chunks(batches: Batches, _row_count: int) -> Iterator[bytes]:
+    """Yields batches as a Parquet file, one row group a chunk; a file that is cut has no footer and cannot be read.
+
+    Raises:
+        WrongType: a column of a type that Parquet does not have.
+    """
+    first = next(batches)
+    _check_has_parquet(first.schema)
+    sink = _Sink()
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), first.schema) as writer:
+        for batch in chain((first,), batches):
+            writer.write_batch(batch)
+            yield sink.take()
+    yield sink.take()
+
+
+def csv_chunks(batches: Batches, _row_count: int) -> Iterator[bytes]:
+    """Yields batches as CSV with a header; null is nothing between two commas, and empty text is `""`.
+
+    Raises:
+        WrongType: a value that cannot be said in text.
+    """
+    sink = _Sink()
+    first = _as_text(next(batches))
+    with pa_csv.CSVWriter(pa.PythonFile(sink, mode="w"), first.schema) as writer:
+        for batch in chain((first,), map(_as_text, batches)):
+            writer.write_batch(batch)
+            yield sink.take()
+    yield sink.take()
+
+
+def json_chunks(batches: Batches, row_count: int) -> Iterator[bytes]:
+    """Yields one JSON object, a column a chunk: `metadata.feature_names` in order, and `columns` by name.
+
+    Raises:
+        TooLarge: more values than are answered in this form.
+        WrongType: a value that JSON does not have.
+    """
+    first = next(batches)
+    names = first.schema.names
+    if row_count * len(names) > HISTORICAL_JSON_VALUES_MAX:
+        raise TooLarge(
+            f"entities: {row_count} rows x {len(names)} columns, at most {HISTORICAL_JSON_VALUES_MAX} values are "
+            f"answered as {JSON}; ask for {_UNBOUNDED_FORMS}"
+        )
+    table = pa.Table.from_batches([first, *batches])
+    # All columns are turned into text before the first is sent: a failure can still be a refusal.
+    columns = [msgspec.json.encode(plain_column(table.column(name), name)) for name in names]
+    yield b'{"metadata":' + msgspec.json.encode({"feature_names": names}) + b',"columns":{'
+    for number, (name, column) in enumerate(zip(names, columns, strict=True)):
+        yield (b"," if number else b"") + msgspec.json.encode(name) + b":" + column
+    yield b"}}"
 
 
 FORMATS: tuple[Format, ...] = (
     Format(JSON, json_chunks, HISTORICAL_JSON_ROWS_MAX),
     Format(ARROW_STREAM, arrow_chunks),
+    Format(PARQUET, parquet_chunks),
+    Format(CSV, csv_chunks, parameters="; charset=utf-8; header=present"),
 )
 """All forms of answer; the first is the one for clients that take anything."""
 
@@ -81,51 +163,20 @@ def _quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
     return next((wanted[known] for known in (media_type, family, "*/*") if known in wanted), 0.0)
 
 
-def plain_column(column: pa.ChunkedArray) -> list[Any]:
-    """Returns a column as values that JSON has: instants as RFC 3339, bytes as base64, NaN and infinities as text."""
-    kind = column.type
-    if pa.types.is_timestamp(kind):
-        return _instants(column)
-    if pa.types.is_floating(kind) and not pc.all(pc.is_finite(column), min_count=0).as_py():
-        return [plain(value) for value in column.to_pylist()]
-    is_plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-    values: list[Any] = column.to_pylist()
-    return values if is_plain or pa.types.is_string(kind) else [plain(value) for value in values]
+def _check_has_parquet(schema: pa.Schema) -> None:
+    for column in schema:
+        try:
+            pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([column])).close()
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+            raise WrongType(
+                f"column {column.name!r} of type {column.type} cannot be written as Parquet ({error}); leave it out, "
+                f"or ask for Accept: {ARROW_STREAM}"
+            ) from error
 
 
-def _instants(column: pa.ChunkedArray) -> list[str | None]:
-    # The digits shown are those of the unit; a zone changes only how an instant is written, so all are shown in UTC.
-    in_utc = column.cast(pa.timestamp(column.type.unit, "UTC")) if column.type.tz else column
-    text: list[str | None] = pc.strftime(in_utc, format="%Y-%m-%dT%H:%M:%SZ").to_pylist()
-    return [None if value is None else _trimmed(value) for value in text]
-
-
-def _trimmed(text: str) -> str:
-    whole, dot, fraction = text.removesuffix("Z").partition(".")
-    if not dot or not fraction.strip("0"):
-        return f"{whole}Z"
-    return f"{whole}.{fraction}Z"
-
-
-def plain(value: Any) -> Any:
-    """Returns one value, also inside of lists and structs, as JSON has it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, Decimal | UUID):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(inner) for inner in value]
-    return value
+def _as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [text_column(column, name) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 class _Sink:
@@ -133,11 +184,17 @@ class _Sink:
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
+        self._size_bytes = 0
         self.closed = False
 
     def write(self, chunk: Any) -> int:
         self._chunks.append(bytes(chunk))
+        self._size_bytes += len(chunk)
         return len(chunk)
+
+    def tell(self) -> int:
+        """Returns how much was written so far."""
+        return self._size_bytes
 
     def flush(self) -> None:
         """Does nothing: nothing is held back."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from feast import FeatureStore
 from feast.errors import FeatureViewNotFoundException
+from feast.infra.registry.registry import Registry
+from feast.repo_config import RepoConfig
 
 from store.clock import Clock, clock_for, from_us
 from store.errors import ConfigError, InputError, LarderError, OnlineStoreError, RegistryUnavailable, UnknownObject
@@ -34,9 +36,9 @@ from store.snapshot import RegistrySnapshots, load_config
 class StoreService:
     """Serves one feature repo; made by `open`, then `start` in the event loop, at the end `close`."""
 
-    def __init__(self, repo_path: Path) -> None:
+    def __init__(self, repo_path: Path, config: RepoConfig | None = None) -> None:
         self.repo_path = repo_path.resolve()
-        self._config = load_config(self.repo_path)
+        self._config = load_config(self.repo_path) if config is None else config
         self._snapshots = RegistrySnapshots(self._config, self.repo_path)
         self._plans = PlanCache()
         self._online = RedisOnlineStore()
@@ -45,13 +47,16 @@ class StoreService:
         self.project: str = self._config.project
 
     @classmethod
-    def open(cls, repo_path: Path) -> "StoreService":
+    def open(cls, repo_path: Path, config: RepoConfig | None = None) -> "StoreService":
         """Returns the service of a feature repo, with its registry if there is one yet.
+
+        Args:
+            config: settings to use in place of those in `feature_store.yaml`.
 
         Raises:
             ConfigError: the repo has no usable `feature_store.yaml`, or its online store is not ours.
         """
-        service = cls(repo_path)
+        service = cls(repo_path, config)
         if not isinstance(service._config.online_store, RedisOnlineStoreConfig):
             raise ConfigError(
                 f"online_store type {service._config.online_store.type!r} in {str(repo_path)!r} cannot be served; "
@@ -117,6 +122,15 @@ class StoreService:
             full_feature_names=request.full_feature_names,
             filter_by_created_timestamp=request.filter_by_created_timestamp,
         )
+
+    def registry_copy(self) -> bytes | None:
+        """Returns the registry that is served, serialized; None where Feast does not hold it as a whole (SQL).
+
+        Raises:
+            RegistryUnavailable: there is none yet.
+        """
+        registry = self._snapshots.current().store.registry
+        return registry.cached_registry_proto.SerializeToString() if isinstance(registry, Registry) else None
 
     def _plan(self, features: Sequence[str], feature_service: str | None, *, full_feature_names: bool) -> OnlinePlan:
         """Returns the compiled plan of what a request asks for; retrievals use it to check their request."""

@@ -1,58 +1,60 @@
-"""`POST /get-historical-features`: training sets over HTTP, in the forms that `server.tables` knows."""
+"""`POST /get-historical-features`: training sets over HTTP, each made in a process of its own."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
-from server.arrow_bodies import entity_rows_of
-from server.entity_rows import table_from
+from server.limits import ANSWER_BYTES_PER_SECOND_MIN, ANSWER_STALL_SECONDS
 from server.openapi import flag, json_answer, json_body
-from server.policy import ARROW_STREAM
-from server.schemas import HistoricalBody, check_selection, decode, row_count_of
+from server.policy import ARROW_STREAM, CSV, JSON, PARQUET
+from server.retrieval.client import Retrieval, RetrievalFailed
+from server.retrieval.messages import Order
+from server.schemas import HistoricalBody, check_selection
 from server.state import state_of
 from server.tables import FORMATS, Format, negotiate
-from server.threads import Slots, in_thread
-from store.errors import BadBody, TooLarge
-from store.limits import HISTORICAL_ROWS_MAX, LOOKUP_FEATURES_MAX
-from store.requests import HistoricalRequest
+from store.errors import BadBody
+from store.limits import LOOKUP_FEATURES_MAX
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
-    from store.service import StoreService
+    from starlette.types import Message, Receive, Scope, Send
 
 router = APIRouter(tags=["historical"])
 _QUERY = {"features", "feature_service", "full_feature_names", "filter_by_created_timestamp"}
 _BINARY = {"type": "string", "format": "binary"}
+_TABLE_BODY = "With an Arrow or Parquet body"
 _DESCRIPTION = {
     "requestBody": {
         "required": True,
         "content": {
             **json_body(HistoricalBody)["requestBody"]["content"],
             ARROW_STREAM: {"schema": _BINARY},
+            PARQUET: {"schema": _BINARY},
         },
     },
     "parameters": [
         {
             "name": "features",
             "in": "query",
-            "description": "With an Arrow body: `view:feature`, repeated.",
+            "description": f"{_TABLE_BODY}: `view:feature`, repeated.",
             "schema": {"type": "array", "items": {"type": "string"}},
         },
         {
             "name": "feature_service",
             "in": "query",
-            "description": "With an Arrow body: the service instead of features.",
+            "description": f"{_TABLE_BODY}: the service instead of features.",
             "schema": {"type": "string"},
         },
-        flag("full_feature_names", "With an Arrow body: name columns `view__feature`."),
-        flag("filter_by_created_timestamp", "With an Arrow body: only what was known at each row's time."),
+        flag("full_feature_names", f"{_TABLE_BODY}: name columns `view__feature`."),
+        flag("filter_by_created_timestamp", f"{_TABLE_BODY}: only what was known at each row's time."),
     ],
 }
 _ANSWER = json_answer("The entity rows in their order with the features joined: all columns by name.")
-_ANSWER["content"][ARROW_STREAM] = {"schema": _BINARY}
+_ANSWER["content"].update({ARROW_STREAM: {"schema": _BINARY}, PARQUET: {"schema": _BINARY}})
+_ANSWER["content"][CSV] = {"schema": {"type": "string"}}
 
 
 @router.post("/get-historical-features", openapi_extra=_DESCRIPTION, responses={200: _ANSWER})
@@ -62,73 +64,48 @@ async def get_historical_features(request: Request) -> Response:
     if form is None:
         known = ", ".join(known.media_type for known in FORMATS)
         raise HTTPException(406, f"Accept {request.headers['accept']!r} takes none of the forms offered: {known}")
-    state = state_of(request)
-    slots = state.historical_slots
-    slots.take()
+    order = _order_of(request, form)
+    retrievals = state_of(request).retrievals
+    retrievals.refuse_if_full()
+    # A body is read without a place, so that slow senders keep nobody from computing.
+    body = await retrievals.spool.receive(request.stream())
     try:
-        service = state.store
-        # The body is read with a place taken, so that bodies in memory are bounded by places.
-        body = await request.body()
-        chunks = await in_thread(lambda: _retrieve(service, request, body, form))
+        retrieval = retrievals.begin(order, body)
+    finally:
+        body.close()
+    try:
+        # What goes wrong before the first chunk can still be a refusal.
+        first = await _unless_gone(request, retrieval.next_chunk())
     except BaseException:
-        slots.give_back()
+        retrieval.close()
         raise
-    return _Held(slots, StreamingResponse(chunks, media_type=form.media_type))
+    return _Relay(retrieval, first or b"", form.content_type)
 
 
-def _retrieve(service: "StoreService", request: Request, body: bytes, form: Format) -> Iterator[bytes]:
-    """Returns the answer's chunks; runs in a thread of its own, as parsing alone may take a second."""
-    asked = _from_arrow(request, body) if _is_arrow(request) else _from_json(request, body)
-    check_selection(asked.features, asked.feature_service, LOOKUP_FEATURES_MAX)
-    rows_max = form.rows_max
-    if rows_max is not None and asked.entity_rows.num_rows > rows_max:
-        raise TooLarge(
-            f"entities: {asked.entity_rows.num_rows} rows, at most {rows_max} are answered as {form.media_type}; "
-            f"ask for Accept: {ARROW_STREAM}"
-        )
-    chunks = form.encode(service.retrieve(asked).to_arrow())
-    # An encoder that fails should fail here, where the answer can still be a refusal.
-    first = next(chunks, b"")
-    return _chained(first, chunks)
-
-
-def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
-def _is_arrow(request: Request) -> bool:
-    return request.headers["content-type"].partition(";")[0].strip().lower() == ARROW_STREAM
-
-
-def _from_json(request: Request, body: bytes) -> HistoricalRequest:
-    if request.query_params:
-        raise BadBody(
-            f"query parameters {sorted(request.query_params)} are for Arrow bodies; put these fields into the JSON body"
-        )
-    asked = decode(body, HistoricalBody)
-    row_count_of(asked.entities, "entities", HISTORICAL_ROWS_MAX)
-    return HistoricalRequest(
-        entity_rows=table_from(asked.entities),
-        features=asked.features,
-        feature_service=asked.feature_service,
-        full_feature_names=asked.full_feature_names,
-        filter_by_created_timestamp=asked.filter_by_created_timestamp,
-    )
-
-
-def _from_arrow(request: Request, body: bytes) -> HistoricalRequest:
+def _order_of(request: Request, form: Format) -> Order:
+    content_type = request.headers["content-type"].partition(";")[0].strip().lower()
     query = request.query_params
+    if content_type == JSON:
+        if query:
+            raise BadBody(
+                f"query parameters {sorted(query)} are for Arrow and Parquet bodies; put them into the JSON body"
+            )
+        return Order(content_type, form.media_type)
     unknown = sorted(set(query) - _QUERY)
     if unknown:
-        raise BadBody(f"query parameters {unknown} are unknown; with an Arrow body they are {sorted(_QUERY)}")
-    return HistoricalRequest(
-        entity_rows=entity_rows_of(body),
+        raise BadBody(
+            f"query parameters {unknown} are unknown; with an Arrow or Parquet body they are {sorted(_QUERY)}"
+        )
+    order = Order(
+        content_type,
+        form.media_type,
         features=query.getlist("features"),
         feature_service=query.get("feature_service"),
         full_feature_names=query_flag(request, "full_feature_names"),
         filter_by_created_timestamp=query_flag(request, "filter_by_created_timestamp"),
     )
+    check_selection(order.features, order.feature_service, LOOKUP_FEATURES_MAX)
+    return order
 
 
 def query_flag(request: Request, name: str) -> bool:
@@ -143,16 +120,74 @@ def query_flag(request: Request, name: str) -> bool:
     return text in {"true", "1"}
 
 
-class _Held(Response):
-    """An answer that keeps its place until it is sent, or the client is gone."""
+async def _unless_gone(request: Request, work: Awaitable[bytes | None]) -> bytes | None:
+    """Returns the result of work for a request whose body has been read whole.
 
-    def __init__(self, slots: Slots, inner: Response) -> None:
+    Raises:
+        ClientDisconnect: the client went away before.
+    """
+    working = asyncio.ensure_future(work)
+    going = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({working, going}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        going.cancel()
+
+
+class _Relay(Response):
+    """An answer that is passed on as it comes; it ends its retrieval when it is sent, or the client has gone."""
+
+    def __init__(self, retrieval: Retrieval, first: bytes, content_type: str) -> None:
         super().__init__()
-        self._slots = slots
-        self._inner = inner
+        self._retrieval = retrieval
+        self._first = first
+        self._content_type = content_type
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> Any:
+        answer = StreamingResponse(self._chunks(), headers={"content-type": self._content_type})
         try:
-            await self._inner(scope, receive, send)
+            await answer(scope, receive, _Patience(send).send)
         finally:
-            self._slots.give_back()
+            self._retrieval.close()
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        chunk: bytes | None = self._first
+        while chunk is not None:
+            yield chunk
+            chunk = await self._retrieval.next_chunk()
+
+
+class _Patience:
+    """A `send` that waits for its client only so long: a stall, and the time that its bytes take at the least speed."""
+
+    def __init__(
+        self,
+        send: "Send",
+        stall_seconds: float = ANSWER_STALL_SECONDS,
+        bytes_per_second: float = ANSWER_BYTES_PER_SECOND_MIN,
+    ) -> None:
+        self._send = send
+        self._seconds_left = stall_seconds
+        self._bytes_per_second = bytes_per_second
+
+    async def send(self, message: "Message") -> None:
+        """Sends one message.
+
+        Raises:
+            RetrievalFailed: the client reads too slowly.
+        """
+        loop = asyncio.get_running_loop()
+        self._seconds_left += len(message.get("body", b"")) / self._bytes_per_second
+        started = loop.time()
+        try:
+            async with asyncio.timeout(self._seconds_left):
+                await self._send(message)
+        except TimeoutError as error:
+            raise RetrievalFailed(
+                f"the client has not read its answer for {self._seconds_left:.0f} seconds; its place is given up"
+            ) from error
+        self._seconds_left -= loop.time() - started

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.entity_rows import instants, table_from
-from store.errors import EntityRowsError, WrongType
+from store.errors import EntityRowsError, TooLarge, WrongType
+from store.limits import ENTITY_COLUMNS_MAX
 
 NOON = datetime(2013, 6, 1, 12, tzinfo=UTC)
 
@@ -80,3 +81,29 @@ def test_a_missing_event_timestamp_is_named() -> None:
 def test_a_column_that_mixes_types_is_named(values: list[Any]) -> None:
     with pytest.raises(WrongType, match="column 'k'"):
         table_from({"k": values, "event_timestamp": [None] * len(values)})
+
+
+BEYOND = ["9999-12-31T23:59:59.999999-00:01", "0001-01-01T00:00:00+00:01", "0000-01-01T00:00:00"]
+
+
+@pytest.mark.parametrize("value", BEYOND)
+@pytest.mark.parametrize("other", ["2013-06-01T12:00:00Z", "2013-06-01T12:00:00", 0])
+def test_an_instant_outside_of_years_1_to_9999_is_refused_with_its_row(value: str, other: Any) -> None:
+    with pytest.raises(WrongType, match="event_timestamp', row 1"):
+        table_from({"k": [1, 2], "event_timestamp": [other, value]})
+
+
+def test_objects_whose_fields_are_all_different_are_refused() -> None:
+    rows = [{f"f{number}": 1} for number in range(ENTITY_COLUMNS_MAX + 1)]
+    assert table_from({"o": rows[:-1], "event_timestamp": [None] * ENTITY_COLUMNS_MAX}).num_rows == ENTITY_COLUMNS_MAX
+    for values in (rows, [[row] for row in rows], [{"a": {"b": row}} for row in rows]):
+        with pytest.raises(TooLarge, match="column 'o'"):
+            table_from({"o": values, "event_timestamp": [None] * len(values)})
+
+
+def test_values_nested_too_deeply_are_refused() -> None:
+    value: Any = 1
+    for _ in range(100):
+        value = [value]
+    with pytest.raises(WrongType, match="nested deeper"):
+        table_from({"o": [value], "event_timestamp": [None]})
