@@ -136,7 +136,8 @@ def test_contender_that_answers_otherwise_is_named_and_not_timed(tmp_path: Path)
     found = measure(figure, Settings(tmp_path, threads=2, rounds=1), lambda _: None)
     assert found[0].failure is None
     assert found[1].failure
-    assert found[1].failure.startswith("answers otherwise than sql: 30 of 33 columns differ, first 'v0_f0'")
+    assert found[1].failure.startswith("answers otherwise than sql: ")
+    assert "columns differ" in found[1].failure
     text = figure_text(figure, found)
     assert "- plain FAILED: answers otherwise than sql" in text
     assert "NOT MET" not in text
@@ -152,13 +153,14 @@ def test_contender_that_cannot_answer_is_reported_with_its_own_words(tmp_path: P
 
 def test_command_prints_figures_and_appends_json_lines(tmp_path: Path, project_root: Path) -> None:
     command = [sys.executable, "-m", "bench.offline", "--scale", "5000", "--rounds", "1", "--only", "few-shallow"]
+    command += ["--contenders", "larder,sql"]
     environment = os.environ | {"LARDER_BENCH_DATA": str(tmp_path)}
     done = subprocess.run(command, cwd=project_root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "| Larder " in done.stdout
-    assert "Larder takes" in done.stdout
+    assert "- Larder takes" in done.stdout
     lines = [json.loads(line) for line in (tmp_path / "results" / "offline.jsonl").read_text().splitlines()]
-    assert [line["contender"] for line in lines] == ["larder", "sql", "plain"]
+    assert [line["contender"] for line in lines] == ["larder", "sql"]
     assert len({line["digest"] for line in lines}) == 1
     assert all(line["n"] == 1 and line["versions"] and line["machine"]["cores"] for line in lines)
 
