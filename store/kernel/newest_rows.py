@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from store.kernel.point_in_time import chosen_sql
-from store.kernel.source_scan import NANOSECONDS_PER_US, Bounds, Scan, rows_sql
+from store.kernel.source_scan import LOWEST_INSTANT, NANOSECONDS_PER_US, Bounds, Scan, rows_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class NewestRows:
         columns = "".join(f"{key}, " for key in keys)
         groups = f"SELECT {columns}max(e) AS e FROM ({self._rows_sql()}){grouped}"
         extra = ("ptr", "c") if self.scan.has_created else ("ptr",)
-        chosen = chosen_sql(self._rows_sql(*extra), groups, (*keys, "e"), self.scan.has_created)
+        chosen = _chosen_sql(self._rows_sql(*extra), groups, (*keys, "e"), self.scan.has_created)
         return f"CREATE TABLE larder_newest AS {chosen}"
 
     @property
@@ -81,3 +80,19 @@ def all_rows_sql(scan: Scan, bounds: Bounds) -> str:
     # One scan already reads in source order; sorting it again would only cost memory.
     order = " ORDER BY ptr" if len(scan.groups) > 1 else ""
     return f"SELECT {columns} FROM ({rows}) WHERE {bounds.condition('e')}{order}"
+
+
+def _chosen_sql(rows: str, groups: str, group_columns: tuple[str, ...], has_created: bool) -> str:
+    """Returns the SELECT of the group columns and `ptr`: of each group the row of greatest c, then of last position.
+
+    Args:
+        rows: a SELECT of the group columns, `ptr` and, if `has_created`, `c`.
+        groups: a SELECT of the group columns, one row per group.
+        group_columns: names without nulls in them.
+        has_created: whether rows have a created time; a null one is older than any.
+    """
+    order = f"(coalesce(s.c, {LOWEST_INSTANT}), s.ptr)"
+    pick = f"arg_max(s.ptr, {order})" if has_created else "max(s.ptr)"
+    columns = ", ".join(f"g.{name}" for name in group_columns)
+    equal = " AND ".join(f"s.{name} = g.{name}" for name in group_columns)
+    return f"SELECT {columns}, {pick} AS ptr FROM ({rows}) s JOIN ({groups}) g ON {equal} GROUP BY {columns}"

@@ -1,157 +1,65 @@
-"""SQL of the point-in-time join of one feature view, from plain values.
+"""SQL at both ends of a point-in-time join: the rows that can answer, and the features of those that do.
 
-The plan has three narrow steps and one wide one, because sorting wide rows is what makes an as-of join slow:
-1. *matched*: an ASOF join on (keys, instant) finds for each entity row the event time that answers it. With the created
-   cutoff the instant is the visible time v = max(e, c), and only rows that are the newest in e among all that were
-   visible by then take part. Rows that share (keys, e, v) are alike so far: v decides by c wherever c > e.
-2. *chosen*: among the rows of each matched (keys, e, v), the one of greatest c (null oldest), then of last position.
-3. *answer*: the features of the chosen rows, once per entity row, in the order of the entity rows.
+Between the two lies the as-of search (`store.kernel.as_of`), which needs of a source only keys, times and positions.
+Features are read last and for the chosen rows alone, because moving wide rows is what makes an as-of join slow.
 
 Source: design section 3.1 for the semantics, section 5 for the shape.
 """
 
 from dataclasses import dataclass
 
-from store.kernel.source_scan import LOWEST_INSTANT, NANOSECONDS_PER_US, Bounds, Scan, rows_sql
-
-ENTITY_TABLE = "larder_entity_rows"
+from store.kernel.as_of import NO_TIME_US
+from store.kernel.source_scan import Bounds, Scan, rows_sql
 
 
 @dataclass(frozen=True, slots=True)
-class PointInTimeJoin:
-    """The join of one feature view to the entity rows.
+class Window:
+    """The event times among which rows can answer, both ends inclusive, and the latest created time; None is open.
 
-    Shapes: the entity rows are a table `larder_entity_rows` with columns `rid` (0, 1, ... in their order), `t` (their
-    instant, BIGINT) and key columns of which `entity_keys` names those of this view, in the order of the scan's keys.
-
-    Units: `ttl_us` microseconds, 0 for no limit; `t` and the bounds `t_min`, `t_max` are nanoseconds if
-    `is_entity_ns`, else microseconds. The bounds are None where no entity row has a time.
+    Units: floor microseconds since the Unix epoch; a row within the last microsecond may still be too late by
+    nanoseconds.
     """
 
-    number: int
-    scan: Scan
-    entity_keys: tuple[str, ...]
-    ttl_us: int
-    is_entity_ns: bool
-    t_min: int | None
-    t_max: int | None
-    has_cutoff: bool = False
-    has_few_rows: bool = False
-
-    @property
-    def is_ns(self) -> bool:
-        """Whether instants are compared in nanoseconds: the finest unit of either side."""
-        return self.is_entity_ns or self.scan.is_ns
-
-    @property
-    def statements(self) -> tuple[str, ...]:
-        """Returns the statements to run before `answer_sql`, in order; each creates one table."""
-        matched = f"CREATE TABLE {self._matched} AS {self.matched_sql}"
-        chosen = f"CREATE TABLE {self._chosen} AS {self._chosen_sql}"
-        return matched, chosen
-
-    @property
-    def matched_sql(self) -> str:
-        """Returns the SELECT of one row `rid, k0.., e[, v]` per entity row that has an answer."""
-        scale = f"CAST(t AS HUGEINT) * {NANOSECONDS_PER_US}" if self.is_ns and not self.is_entity_ns else "t"
-        keys = zip(self.entity_keys, self.scan.key_names, strict=True)
-        equal = "".join(f"q.{entity} = h.{source} AND " for entity, source in keys)
-        columns = "".join(f", h.{name}" for name in self._group_columns)
-        # The time to live is applied to the match, not to the candidates: if the newest row is too old, all are.
-        fresh = f" WHERE h.e >= q.t - {self._ttl}" if self.ttl_us else ""
-        return (
-            f"SELECT q.rid{columns} FROM (SELECT * REPLACE ({scale} AS t) FROM {ENTITY_TABLE} WHERE t IS NOT NULL) q "
-            f"ASOF JOIN ({self._history_sql}) h ON {equal}q.t >= h.{self._visible}{fresh}"
-        )
-
-    @property
-    def answer_sql(self) -> str:
-        """Returns the SELECT of `rid, f0..` in order of `rid`, one row per entity row that has an answer."""
-        using = ", ".join(self._group_columns)
-        features = "".join(f", s.{name}" for name in self.scan.feature_names)
-        rows = rows_sql(self.scan, self.is_ns, ["ptr", "e", *self.scan.feature_names])
-        return (
-            f"SELECT p.rid{features} FROM (SELECT * FROM ({rows}) WHERE {self._bounds.condition('e')}) s "
-            f"JOIN (SELECT m.rid, c.ptr FROM {self._matched} m JOIN {self._chosen} c USING ({using})) p "
-            f"ON s.ptr = p.ptr ORDER BY p.rid"
-        )
-
-    @property
-    def _matched(self) -> str:
-        return f"larder_matched_{self.number}"
-
-    @property
-    def _chosen(self) -> str:
-        return f"larder_chosen_{self.number}"
-
-    @property
-    def _visible(self) -> str:
-        return "v" if self.has_cutoff else "e"
-
-    @property
-    def _group_columns(self) -> tuple[str, ...]:
-        return (*self.scan.key_names, "e", "v") if self.has_cutoff else (*self.scan.key_names, "e")
-
-    @property
-    def _ttl(self) -> int:
-        return self.ttl_us * NANOSECONDS_PER_US if self.is_ns else self.ttl_us
-
-    @property
-    def _bounds(self) -> Bounds:
-        if self.t_min is None or self.t_max is None:
-            return Bounds(low=1, high=0)
-        factor = NANOSECONDS_PER_US if self.is_ns and not self.is_entity_ns else 1
-        low = self.t_min * factor - self._ttl if self.ttl_us else None
-        return Bounds(low, self.t_max * factor)
-
-    @property
-    def _history_sql(self) -> str:
-        """Returns the SELECT of the rows that can answer: `k0.., e[, v]`."""
-        rows = self._rows_sql()
-        if not self.has_cutoff:
-            return rows
-        keys = ", ".join(self.scan.key_names)
-        partition = f"PARTITION BY {keys} " if keys else ""
-        # The default frame takes in all rows of the same v, so that order among them plays no part.
-        newest = f"SELECT *, max(e) OVER ({partition}ORDER BY v) AS newest FROM ({rows})"
-        return f"SELECT {', '.join(self._group_columns)} FROM ({newest}) WHERE e = newest"
-
-    def _rows_sql(self, *extra: str) -> str:
-        """Returns the SELECT of the group columns and extra ones, of rows within the bounds and with complete keys."""
-        times = ["e", "c"] if self.has_cutoff else ["e"]
-        wanted = dict.fromkeys([*self.scan.key_names, *times, *extra])
-        conditions = [self._bounds.condition("e"), *(f"{key} IS NOT NULL" for key in self.scan.key_names)]
-        visible = ""
-        if self.has_cutoff:
-            visible = ", greatest(e, c) AS v"
-            conditions += ["c IS NOT NULL", Bounds(high=self._bounds.high).condition("c")]
-        rows = rows_sql(self.scan, self.is_ns, list(wanted))
-        selected = f"SELECT *{visible} FROM ({rows}) WHERE {' AND '.join(conditions)}"
-        if not (self.has_few_rows and self.entity_keys):
-            return selected
-        keys = list(zip(self.entity_keys, self.scan.key_names, strict=True))
-        names = ", ".join(f"{entity} AS {source}" for entity, source in keys)
-        equal = " AND ".join(f"r.{source} = w.{source}" for _, source in keys)
-        return f"SELECT r.* FROM ({selected}) r SEMI JOIN (SELECT DISTINCT {names} FROM {ENTITY_TABLE}) w ON {equal}"
-
-    @property
-    def _chosen_sql(self) -> str:
-        groups = f"SELECT DISTINCT {', '.join(self._group_columns)} FROM {self._matched}"
-        extra = ("ptr", "c") if self.scan.has_created else ("ptr",)
-        return chosen_sql(self._rows_sql(*extra), groups, self._group_columns, self.scan.has_created)
+    low_us: int | None
+    high_us: int | None
+    created_high_us: int | None = None
 
 
-def chosen_sql(rows: str, groups: str, group_columns: tuple[str, ...], has_created: bool) -> str:
-    """Returns the SELECT of the group columns and `ptr`: of each group the row of greatest c, then of last position.
+def candidates_sql(scan: Scan, keys_table: str, window: Window, *, is_ns: bool, has_created: bool) -> str:
+    """Returns the SELECT of the rows that can answer: `code, e_us[, e_ns][, c_us[, c_ns]], ptr`, all BIGINT, no nulls.
+
+    A null created time is `NO_TIME_US`; with a latest created time, rows that have none are left out.
 
     Args:
-        rows: a SELECT of the group columns, `ptr` and, if `has_created`, `c`.
-        groups: a SELECT of the group columns, one row per group.
-        group_columns: names without nulls in them.
-        has_created: whether rows have a created time; a null one is older than any.
+        keys_table: a table of the wanted keys without nulls, `k0.., code`; not read if the scan has no keys.
+        is_ns: whether nanoseconds play a part.
+        has_created: whether created times do.
     """
-    order = f"(coalesce(s.c, {LOWEST_INSTANT}), s.ptr)"
-    pick = f"arg_max(s.ptr, {order})" if has_created else "max(s.ptr)"
-    columns = ", ".join(f"g.{name}" for name in group_columns)
-    equal = " AND ".join(f"s.{name} = g.{name}" for name in group_columns)
-    return f"SELECT {columns}, {pick} AS ptr FROM ({rows}) s JOIN ({groups}) g ON {equal} GROUP BY {columns}"
+    keys = scan.key_names
+    units = ("us", "ns") if is_ns else ("us",)
+    times = [f"e_{unit}" for unit in units] + ([f"c_{unit}" for unit in units] if has_created else [])
+    rows = rows_sql(scan.within(window.low_us, window.high_us), is_ns=False, wanted=[*keys, *times, "ptr"])
+    selected = [f"coalesce(r.{name}, {_NULL_TIMES[name]}) AS {name}" for name in times]
+    code = "w.code" if keys else "CAST(0 AS BIGINT) AS code"
+    equal = " AND ".join(f"r.{key} = w.{key}" for key in keys)
+    join = f" JOIN {keys_table} w ON {equal}" if keys else ""
+    conditions = ["r.e_us IS NOT NULL", Bounds(window.low_us, window.high_us).condition("r.e_us")]
+    if has_created and window.created_high_us is not None:
+        conditions.append(f"r.c_us <= {window.created_high_us}")
+    return f"SELECT {', '.join([code, *selected, 'r.ptr'])} FROM ({rows}) r{join} WHERE {' AND '.join(conditions)}"
+
+
+def features_sql(scan: Scan, wanted_table: str, window: Window) -> str:
+    """Returns the SELECT of `ptr, f0..` of the wanted rows, in no particular order.
+
+    Args:
+        wanted_table: a table of distinct positions, `ptr`.
+        window: event times that all wanted rows have.
+    """
+    columns = ", ".join(f"r.{name}" for name in ("ptr", *scan.feature_names))
+    rows = rows_sql(scan, is_ns=False, wanted=["ptr", "e_us", *scan.feature_names])
+    bounds = Bounds(window.low_us, window.high_us).condition("r.e_us")
+    return f"SELECT {columns} FROM ({rows}) r SEMI JOIN {wanted_table} w ON r.ptr = w.ptr WHERE {bounds}"
+
+
+_NULL_TIMES = {"e_us": NO_TIME_US, "e_ns": 0, "c_us": NO_TIME_US, "c_ns": 0}

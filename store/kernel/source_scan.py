@@ -5,7 +5,7 @@ feature, key or timestamp column can clash with a name that our SQL uses.
 """
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 
@@ -152,9 +152,16 @@ class Scan:
         """
         if low_us is None and high_us is None:
             return self
+        return self._kept(lambda group: [known is None or known.meets(low_us, high_us) for known in group.event_ranges])
+
+    def holding(self, positions: Collection[int]) -> "Scan":
+        """Returns the scan of only the files that stand at some positions of the source; of one, if none does."""
+        return self._kept(lambda group: [position in positions for position in group.positions])
+
+    def _kept(self, choose: Callable[[FileGroup], list[bool]]) -> "Scan":
         groups = []
         for group in self.groups:
-            is_kept = [known is None or known.meets(low_us, high_us) for known in group.event_ranges]
+            is_kept = choose(group)
             if any(is_kept):
                 groups.append(group if all(is_kept) else group.kept(is_kept))
         if not groups:
@@ -253,7 +260,8 @@ def _ns_left(column: TimeColumn) -> str:
     if not column.is_ns:
         return "CAST(0 AS BIGINT)"
     # `%` takes the sign of the dividend, so times before 1970 need it twice to come out floored.
-    return f"((epoch_ns(s.{identifier(str(column.name))}) % {NANOSECONDS_PER_US} + {NANOSECONDS_PER_US}) % {NANOSECONDS_PER_US})"
+    unit = NANOSECONDS_PER_US
+    return f"((epoch_ns(s.{identifier(str(column.name))}) % {unit} + {unit}) % {unit})"
 
 
 def _by_file(constants: Sequence[str], kind: str) -> str:

@@ -23,11 +23,14 @@ from pydantic import PositiveInt, StrictStr, field_validator
 from store.clock import from_us, to_us
 from store.definitions_from_feast import batch_source_of
 from store.errors import DefinitionError, EntityRowsError, MissingJoinKey
+from store.offline.budget import bytes_of
 from store.offline.entity_rows import EntityRows, entity_rows
 from store.offline.jobs import LarderRetrievalJob
 from store.offline.landing import append_file, land_rows, read_logs
 from store.offline.latest import all_rows_answer, newest_answer
-from store.offline.retrieval import plan_retrieval, requested_view
+from store.offline.range_rows import rows_between
+from store.offline.requested import plan_histories, requested_view
+from store.offline.retrieval import HistoricalAnswer
 from store.offline.settings import settings_of
 from store.offline.source_columns import NeededColumns, needed_columns, scan_of
 from store.offline.sources import file_source, open_source, resolve_path
@@ -53,9 +56,8 @@ class DuckDBOfflineStoreConfig(FeastConfigBaseModel):
     @field_validator("memory_limit")
     @classmethod
     def _check_memory_limit(cls, value: str | None) -> str | None:
-        number = (value or "1GB").strip().rstrip("KMGTiBbkmgt ")
-        if not number.replace(".", "", 1).isdecimal():
-            raise ValueError(f"memory_limit {value!r} is no amount of memory; write it like '4GB'")
+        if value is not None:
+            bytes_of(value)
         return value
 
 
@@ -83,24 +85,31 @@ class DuckDBOfflineStore(OfflineStore):
         """Returns the retrieval of features as they were at the time of each entity row, checked and ready to run.
 
         Args:
-            entity_df: a pandas DataFrame or an Arrow table.
+            entity_df: a pandas DataFrame, an Arrow table or reader of batches, the path of a Parquet file, folder or
+                glob, or the text of one SELECT of DuckDB's. None for one row per distinct key and event time that the
+                feature views have from `start_date` to `end_date`.
+            start_date: first event time, inclusive; only without `entity_df`, and then needed.
+            end_date: last event time, inclusive; the clock's time if there is none.
 
         Raises:
             InputError: the entity rows do not fit the features.
             SourceError: a source is not there, or lacks a column.
         """
-        if start_date is not None or end_date is not None:
+        settings = settings_of(config)
+        views = [requested_view(view, feature_refs, full_feature_names) for view in feature_views]
+        if entity_df is None:
+            rows = rows_between(config, views, settings, start_date, end_date)
+        elif start_date is not None or end_date is not None:
             raise EntityRowsError(
-                "entity rows by start_date/end_date alone are not supported; pass a pandas DataFrame or a pyarrow "
-                "Table with the join keys and a column 'event_timestamp' as `entity_df`"
+                "entity rows and start_date/end_date were both given; leave one out: the rows have their own times"
             )
-        rows = entity_rows(entity_df)
+        else:
+            rows = entity_rows(entity_df, config, settings)
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         _require_request_data(rows, on_demand)
-        views = [requested_view(view, feature_refs, full_feature_names) for view in feature_views]
-        answer = plan_retrieval(config, views, rows, settings_of(config), filter_by_created_timestamp)
+        histories = plan_histories(config, views, rows, is_cut_by_created=filter_by_created_timestamp)
         return LarderRetrievalJob(
-            answer,
+            HistoricalAnswer(rows, histories, settings),
             config,
             on_demand_feature_views=on_demand,
             full_feature_names=full_feature_names,
@@ -209,17 +218,16 @@ class DuckDBOfflineStore(OfflineStore):
 def _require_request_data(rows: EntityRows, on_demand: list[OnDemandFeatureView]) -> None:
     for view in on_demand:
         for name in view.get_request_data_schema():
-            if name not in rows.table.column_names:
+            if name not in rows.schema.names:
                 raise MissingJoinKey(
                     f"on-demand feature view {view.name!r}: request field {name!r} missing from entity rows "
-                    f"(got {rows.table.column_names}); add the column"
+                    f"(got {rows.schema.names}); add the column"
                 )
 
 
 def _metadata(rows: EntityRows, feature_refs: list[str]) -> RetrievalMetadata:
-    keys = [name for name in rows.table.column_names if name != rows.timestamp_column]
-    unit = 1_000 if rows.is_ns else 1
-    first, last = (None if end is None else from_us(end // unit) for end in rows.t_range)
+    keys = [name for name in rows.schema.names if name != rows.timestamp_column]
+    first, last = (None if end is None else from_us(end) for end in rows.time_range_us)
     return RetrievalMetadata(features=feature_refs, keys=keys, min_event_timestamp=first, max_event_timestamp=last)
 
 

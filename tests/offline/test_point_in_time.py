@@ -20,7 +20,7 @@ from feast.value_type import ValueType
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from store.offline import retrieval
+from store.offline import budget
 from tests.offline.feature_stores import store_with
 from tests.oracles.point_in_time import EntityRow, SourceRow, answers
 
@@ -47,7 +47,8 @@ class Case:
     entity_zone: str | None
     is_pandas: bool
     entity_rows: tuple[EntityRow, ...]
-    few_rows_factor: int
+    block_rows: int
+    chunk_rows: int
 
     @property
     def view(self) -> str:
@@ -113,8 +114,9 @@ def cases(draw: st.DrawFn) -> Case:
         entity_rows=tuple(
             draw(st.lists(st.builds(EntityRow, st.tuples(*[KEYS] * key_count), times), min_size=0, max_size=15))
         ),
-        # 0 takes the plan for few entity rows wherever there is a source row, 1000 the other one.
-        few_rows_factor=draw(st.sampled_from([0, 1000])),
+        # How much is taken at a time: one row, a few, or all.
+        block_rows=draw(st.sampled_from([1, 4, 1000])),
+        chunk_rows=draw(st.sampled_from([1, 3, 1000])),
     )
 
 
@@ -185,13 +187,16 @@ def every_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Feature
 
 
 def retrieve(store: FeatureStore, case: Case, rows: Any) -> pa.Table:
-    with mock.patch.object(retrieval, "FEW_ROWS_FACTOR", case.few_rows_factor):
-        job = store.get_historical_features(
-            entity_df=rows,
-            features=[f"{case.view}:number", f"{case.view}:rn"],
-            filter_by_created_timestamp=case.is_cut,
-        )
-    return job.to_arrow()
+    job = store.get_historical_features(
+        entity_df=rows,
+        features=[f"{case.view}:number", f"{case.view}:rn"],
+        filter_by_created_timestamp=case.is_cut,
+    )
+    with (
+        mock.patch.object(budget, "BLOCK_ROWS_MAX", case.block_rows),
+        mock.patch.object(budget, "CHUNK_ROWS_MAX", case.chunk_rows),
+    ):
+        return job.to_arrow()
 
 
 def expected(case: Case, source_rows: list[SourceRow]) -> list[Any]:

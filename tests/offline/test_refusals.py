@@ -44,7 +44,7 @@ def rows(**changes: Any) -> pa.Table:
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        ("SELECT 1", EntityRowsError, ["SELECT 1", "pandas DataFrame"]),
+        ("SELECT 1 AS driver_id", EntityRowsError, ["no timestamp column", "driver_id"]),
         (Path("rows.parquet"), EntityRowsError, ["rows.parquet", "pyarrow Table"]),
         (rows(driver_id=None), MissingJoinKey, ["'driver_stats'", "'driver_id'", "['event_timestamp']"]),
         (rows(driver_id=pa.array(["1"])), WrongType, ["'driver_id'", "string", "int64"]),
@@ -77,8 +77,8 @@ def test_unfit_entity_rows_are_refused(
 
 
 def test_no_entity_rows_at_all_are_refused_with_what_to_pass(store: FeatureStore) -> None:
-    with pytest.raises(EntityRowsError, match="start_date/end_date alone are not supported; pass a pandas"):
-        store.get_historical_features(features=FEATURES, start_date=datetime(2020, 1, 1, tzinfo=UTC))
+    with pytest.raises(EntityRowsError, match="there is no start_date; pass entity rows as `entity_df`"):
+        store.get_historical_features(features=FEATURES, end_date=datetime(2020, 1, 1, tzinfo=UTC))
 
 
 def test_the_only_timestamp_column_is_taken_whatever_its_name(store: FeatureStore) -> None:

@@ -68,7 +68,7 @@ def test_a_feature_may_be_called_anything(repo: Path, name: str) -> None:
     store = store_with(repo, [DRIVER, driver_view(features={name: String})])
     job = store.get_historical_features(rows(1, 9), [f"driver_stats:{name}"])
     assert job.to_arrow().column(name).to_pylist() == ["one", "two"]
-    assert "ASOF JOIN" in job.to_sql()
+    assert f'"{name.replace(chr(34), chr(34) * 2)}" AS f0' in job.to_sql()
 
 
 def test_columns_come_in_declared_types_where_that_only_widens(repo: Path) -> None:

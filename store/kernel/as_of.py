@@ -1,0 +1,308 @@
+"""The as-of search: for each entity row the newest row of its key, over a source that comes in chunks.
+
+A row of a chunk becomes one 64-bit number, `code << bits | rank`: its key's code above its place in time. One sort of
+these numbers groups rows by key and orders each key's rows by time, and a binary search of `code << bits | rank(t)`
+finds the last row at or before t. Sorting plain integers is what processors do best, several times faster than any
+join that moves rows. Entity rows are searched in the order of that number, so each search runs through memory forwards.
+
+What one chunk answers is merged into what earlier chunks did by comparing (event, created, position), so chunks may
+come in any order and each is read once: cost is linear in the source, memory is that of one chunk.
+
+With the created cutoff a row can be seen from v = max(event, created) on. Rows stand by (code, v), and beside each the
+greatest place by (event, created, position) so far. Places count through all keys in the order of their codes, so one
+running maximum over the whole chunk restarts by itself at each key.
+
+Source: design section 3.1 for the semantics, section 5 for the prefix maximum.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Truths = npt.NDArray[np.bool_]
+
+NO_ROW = -1
+"""The position of an entity row without an answer; the code of one with a null in its key or time."""
+
+_CODE_BITS = 32
+"""Bits of a code: there are no more keys than entity rows searched at once, far fewer than 4 G."""
+
+_FEW_REPEATS = 16
+"""Where fewer than one in so many rows shares its instant with another, looking at those alone is cheaper."""
+
+NO_TIME_US = np.iinfo(np.int64).min
+"""Stands for a null created time: older than any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instants:
+    """Instants as floor microseconds since the Unix epoch and, where nanoseconds play a part, those left (0..999)."""
+
+    us: Ints
+    ns: Ints | None = None
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        return len(self.us)
+
+    def taken(self, places: Ints) -> "Instants":
+        """Returns the instants at some places, in that order."""
+        return Instants(self.us[places], None if self.ns is None else self.ns[places])
+
+    def is_after(self, other: "Instants") -> Truths:
+        """Returns for each pair whether the first is later."""
+        later: Truths = self.us > other.us
+        if self.ns is not None and other.ns is not None:
+            later |= (self.us == other.us) & (self.ns > other.ns)
+        return later
+
+    def equals(self, other: "Instants") -> Truths:
+        """Returns for each pair whether both are the same instant."""
+        same: Truths = self.us == other.us
+        if self.ns is not None and other.ns is not None:
+            same &= self.ns == other.ns
+        return same
+
+    def or_later(self, other: "Instants") -> "Instants":
+        """Returns of each pair the later one."""
+        later = other.is_after(self)
+        ns = None if self.ns is None or other.ns is None else np.where(later, other.ns, self.ns)
+        return Instants(np.where(later, other.us, self.us), ns)
+
+    def put(self, places: Truths, others: "Instants") -> None:
+        """Replaces instants in place by those that stand at the same places of others."""
+        self.us[places] = others.us[places]
+        if self.ns is not None and others.ns is not None:
+            self.ns[places] = others.ns[places]
+
+    @property
+    def order(self) -> Ints | None:
+        """Returns the places in order of time, equal instants in any order; None where they stand so already."""
+        if self.ns is None:
+            return None if _is_sorted(self.us) else np.argsort(self.us)
+        steps = np.diff(self.us)
+        if not np.any((steps < 0) | ((steps == 0) & (np.diff(self.ns) < 0))):
+            return None
+        return np.lexsort((self.ns, self.us))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChunk:
+    """Rows of a source, in any order, as arrays of one length.
+
+    `codes` are the codes of their keys (0 and up), `event` their event times (no nulls), `created` their created
+    times (`NO_TIME_US` for a null), None where the source has none; `positions` grow in source order.
+    """
+
+    codes: Ints
+    event: Instants
+    created: Instants | None
+    positions: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """For each entity row the position (`NO_ROW` for none) and the event time of the row that answers it."""
+
+    positions: Ints
+    event: Instants
+
+
+class AsOfSearch:
+    """The search for the rows that answer one set of entity rows; chunks are added, then `matches` tells the result.
+
+    Args:
+        codes: the code of each entity row's key, `NO_ROW` for one that nothing can match.
+        times: their instants; those of a row with code `NO_ROW` play no part.
+        has_cutoff: whether a row counts only from its created time on (one without a created time: never).
+    """
+
+    def __init__(self, codes: Ints, times: Instants, *, has_cutoff: bool = False) -> None:
+        self._total = len(codes)
+        self._has_cutoff = has_cutoff
+        live = np.flatnonzero(codes != NO_ROW)
+        by_time = times.taken(live).order
+        self._places = live if by_time is None else live[by_time]
+        """Places of the live entity rows, in order of time."""
+        self._times = times.taken(self._places)
+        codes_by_time = codes[self._places]
+        bits = _bits(len(live))
+        packed = (codes_by_time << bits) | np.arange(len(live))
+        packed.sort()
+        self._by_key = packed & ((1 << bits) - 1)
+        """Order of the live entity rows by (code, time), as places in the order of time."""
+        self._codes = codes_by_time[self._by_key]
+        self._positions = np.full(len(live), NO_ROW)
+        self._event = _nothing(len(live), times.ns is not None)
+        self._created: Instants | None = None
+
+    def add(self, chunk: SourceChunk) -> None:
+        """Takes the rows of a chunk into account; instants must be in the same form as those of the entity rows."""
+        if self._has_cutoff and chunk.created is not None:
+            chunk = _with_created(chunk)
+        if not len(chunk.codes) or not len(self._codes):
+            return
+        by_event = _Sorted(chunk.codes, chunk.event)
+        if self._has_cutoff and chunk.created is not None:
+            visible = _Sorted(chunk.codes, chunk.event.or_later(chunk.created))
+            best = _running_newest(visible, by_event.rows(chunk))
+        else:
+            visible, best = by_event, None
+        found = visible.find(self._codes, self._counts(visible))
+        is_found = found != NO_ROW
+        if best is not None:
+            rows = best[found]
+        elif by_event.has_ties:
+            rows = by_event.rows(chunk)[found]
+        else:
+            rows = by_event.rows_at(found)
+        self._merge(chunk, rows, is_found)
+
+    def matches(self) -> Matches:
+        """Returns what was found so far, in the order of the entity rows."""
+        positions = np.full(self._total, NO_ROW)
+        event = _nothing(self._total, self._event.ns is not None)
+        places = self._places[self._by_key]
+        positions[places] = self._positions
+        event.us[places] = self._event.us
+        if event.ns is not None and self._event.ns is not None:
+            event.ns[places] = self._event.ns
+        return Matches(positions, event)
+
+    def _counts(self, rows: "_Sorted") -> Ints:
+        """Returns for each entity row, by (code, time), how many rows of all keys are at or before its time."""
+        counts: Ints = rows.count_until(self._times)[self._by_key]
+        return counts
+
+    def _merge(self, chunk: SourceChunk, rows: Ints, is_found: Truths) -> None:
+        event, positions = chunk.event.taken(rows), chunk.positions[rows]
+        created = None if chunk.created is None else chunk.created.taken(rows)
+        if created is not None and self._created is None:
+            self._created = _nothing(len(self._codes), created.ns is not None)
+        tie = positions > self._positions
+        if created is not None and self._created is not None:
+            tie = created.is_after(self._created) | (created.equals(self._created) & tie)
+        is_better = event.is_after(self._event) | (event.equals(self._event) & tie)
+        is_better = is_found & (is_better | (self._positions == NO_ROW))
+        self._positions[is_better] = positions[is_better]
+        self._event.put(is_better, event)
+        if created is not None and self._created is not None:
+            self._created.put(is_better, created)
+
+
+class _Sorted:
+    """The rows of a chunk by (code, instant), ties of both in no particular order until `rows` puts them right."""
+
+    def __init__(self, codes: Ints, instants: Instants) -> None:
+        self._order = instants.order
+        self._instants = instants if self._order is None else instants.taken(self._order)
+        self._bits = _bits(len(codes))
+        codes = codes if self._order is None else codes[self._order]
+        is_new = _starts_moment(self._instants)
+        has_ties = _may_have_ties(codes, is_new)
+        self._packed = codes << self._bits
+        self._packed |= np.arange(len(codes))
+        self._packed.sort()
+        self._groups = self._tied_groups(is_new) if has_ties else None
+
+    @property
+    def has_ties(self) -> bool:
+        """Whether rows of one code share an instant."""
+        return self._groups is not None
+
+    def count_until(self, times: Instants) -> Ints:
+        """Returns for each time, in order of time, how many rows are at or before it."""
+        counts: Ints = np.searchsorted(self._instants.us, times.us, side="right")
+        if self._instants.ns is None or times.ns is None:
+            return counts
+        # Of the rows within the same microsecond, those with more nanoseconds are later.
+        starts = np.searchsorted(self._instants.us, times.us, side="left")
+        for place in np.flatnonzero(counts > starts):
+            within = self._instants.ns[starts[place] : counts[place]]
+            counts[place] = starts[place] + np.searchsorted(within, times.ns[place], side="right")
+        return counts
+
+    def find(self, codes: Ints, counts: Ints) -> Ints:
+        """Returns for each code the place of its last row among the first so many in time, `NO_ROW` without one."""
+        places: Ints = np.searchsorted(self._packed, (codes << self._bits) | counts) - 1
+        is_found = (places >= 0) & (self._packed[places] >> self._bits == codes)
+        return np.where(is_found, places, NO_ROW)
+
+    def rows_at(self, places: Ints) -> Ints:
+        """Returns the rows at some places, without regard to ties."""
+        ranks = self._packed[places] & ((1 << self._bits) - 1)
+        return ranks if self._order is None else self._order[ranks]
+
+    def rows(self, chunk: SourceChunk) -> Ints:
+        """Returns all rows by (code, instant, created, position)."""
+        rows = self.rows_at(np.arange(len(self._packed)))
+        if self._groups is not None:
+            is_tied = np.zeros(len(rows), dtype=bool)
+            is_tied[1:] = self._groups[1:] == self._groups[:-1]
+            is_tied[:-1] |= is_tied[1:]
+            places = np.flatnonzero(is_tied)
+            tied = rows[places]
+            keys = [chunk.positions[tied]]
+            if chunk.created is not None:
+                keys += [] if chunk.created.ns is None else [chunk.created.ns[tied]]
+                keys.append(chunk.created.us[tied])
+            rows[places] = tied[np.lexsort((*keys, self._groups[places]))]
+        return rows
+
+    def _tied_groups(self, is_new: Truths) -> Ints | None:
+        """Returns for each place a number that tied rows share and that grows; None where no rows are tied."""
+        moment = np.cumsum(is_new)[self._packed & ((1 << self._bits) - 1)]
+        differs = np.ones(len(moment), dtype=bool)
+        differs[1:] = moment[1:] != moment[:-1]
+        differs[1:] |= self._packed[1:] >> self._bits != self._packed[:-1] >> self._bits
+        return None if differs.all() else np.cumsum(differs)
+
+
+def _starts_moment(instants: Instants) -> Truths:
+    """Returns for each of some instants in order whether it differs from the one before."""
+    is_new = np.ones(len(instants), dtype=bool)
+    is_new[1:] = instants.us[1:] != instants.us[:-1]
+    if instants.ns is not None:
+        is_new[1:] |= instants.ns[1:] != instants.ns[:-1]
+    return is_new
+
+
+def _may_have_ties(codes: Ints, is_new: Truths) -> bool:
+    """Whether rows in order of time may share code and instant; looks closer only where few share an instant."""
+    repeats = np.flatnonzero(~is_new)
+    if len(repeats) * _FEW_REPEATS > len(codes):
+        return True
+    shared = np.unique(np.concatenate([repeats - 1, repeats]))
+    pairs = (np.cumsum(is_new[shared]) << _CODE_BITS) | codes[shared]
+    return len(np.unique(pairs)) < len(pairs)
+
+
+def _running_newest(visible: _Sorted, by_event: Ints) -> Ints:
+    """Returns for each place of `visible` the newest row, by (event, created, position), among its key's so far."""
+    standing = np.empty(len(by_event), dtype=np.int64)
+    standing[by_event] = np.arange(len(by_event))
+    return by_event[np.maximum.accumulate(standing[visible.rows_at(np.arange(len(by_event)))])]
+
+
+def _with_created(chunk: SourceChunk) -> SourceChunk:
+    """Returns the rows that have a created time."""
+    assert chunk.created is not None
+    kept = np.flatnonzero(chunk.created.us != NO_TIME_US)
+    if len(kept) == len(chunk.codes):
+        return chunk
+    return SourceChunk(chunk.codes[kept], chunk.event.taken(kept), chunk.created.taken(kept), chunk.positions[kept])
+
+
+def _nothing(count: int, has_ns: bool) -> Instants:
+    return Instants(np.full(count, NO_TIME_US), np.zeros(count, dtype=np.int64) if has_ns else None)
+
+
+def _bits(count: int) -> int:
+    """Returns how many bits hold the numbers 0 to `count`, both included."""
+    return max(1, count.bit_length())
+
+
+def _is_sorted(values: Ints) -> bool:
+    return not bool(np.any(values[1:] < values[:-1]))

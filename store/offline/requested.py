@@ -1,0 +1,197 @@
+"""What a retrieval asks for, checked against files and entity rows, with views that read the same history together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from feast.feature_view import FeatureView
+from feast.repo_config import RepoConfig
+from feast.types import from_feast_to_pyarrow_type
+
+from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_unsupported, ttl_us
+from store.errors import EntityRowsError, UnknownObject
+from store.offline.entity_rows import EntityRows, check_join_key
+from store.offline.searches import History
+from store.offline.source_columns import NeededColumns, needed_columns, scan_of
+from store.offline.sources import Source, file_source, open_source
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedView:
+    """A feature view of a retrieval: the features asked for, their columns in the answer, their declared types."""
+
+    view: FeatureView
+    features: tuple[str, ...]
+    columns: tuple[str, ...]
+    types: tuple[pa.DataType | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinKey:
+    """A column of the entity rows, and the types that it is compared with; `owner` says for whom, in messages."""
+
+    number: int
+    column: str
+    source_types: tuple[pa.DataType, ...]
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPart:
+    """One view's part of a history: its place in the request, and which of the fetched columns `f0..` are its own."""
+
+    number: int
+    requested: RequestedView
+    ttl_us: int
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedHistory:
+    """A history that one or more views read: the rows of one source, under the same keys and times."""
+
+    source: Source
+    keys: tuple[JoinKey, ...]
+    search: History
+    parts: tuple[ViewPart, ...]
+
+    @property
+    def owner(self) -> str:
+        """Returns whose history it is, for people."""
+        return ", ".join(repr(part.requested.view.projection.name_to_use()) for part in self.parts)
+
+    @property
+    def feature_types(self) -> list[pa.DataType]:
+        """Returns the types of all features that are fetched, as far as they are declared."""
+        return [kind or pa.string() for part in self.parts for kind in part.requested.types]
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A view that fits its source and the entity rows."""
+
+    requested: RequestedView
+    source: Source
+    needed: NeededColumns
+    columns: tuple[str, ...]
+    """The entity rows' columns of its join keys."""
+
+
+def requested_view(view: FeatureView, references: Sequence[str], has_full_names: bool) -> RequestedView:
+    """Returns what is asked of a feature view by references `view:feature`, in their order.
+
+    Raises:
+        UnknownObject: a feature that the view does not have.
+    """
+    prefix = f"{view.projection.name_to_use()}:"
+    features = tuple(dict.fromkeys(ref.removeprefix(prefix) for ref in references if ref.startswith(prefix)))
+    types = {field.name: field.dtype for field in view.features}
+    unknown = [name for name in features if name not in types]
+    if unknown:
+        raise UnknownObject(f"feature view {view.name!r} has no feature {unknown[0]!r}; it has {sorted(types)}")
+    base = view.projection.name_alias or view.name
+    columns = tuple(f"{base}__{name}" if has_full_names else name for name in features)
+    return RequestedView(view, features, columns, tuple(_arrow_type(types[name]) for name in features))
+
+
+def _arrow_type(declared: Any) -> pa.DataType | None:
+    try:
+        return from_feast_to_pyarrow_type(declared)
+    except ValueError:
+        # A type that Feast cannot say in Arrow is answered as the file has it.
+        return None
+
+
+def plan_histories(
+    config: RepoConfig, views: Sequence[RequestedView], rows: EntityRows, *, is_cut_by_created: bool
+) -> tuple[PlannedHistory, ...]:
+    """Returns the histories that a retrieval searches, after all checks that need no scan.
+
+    Raises:
+        InputError: the entity rows do not fit the views.
+        DefinitionError: a view that this version does not serve.
+        SourceError: a source that is not there, or lacks a column.
+    """
+    _refuse_clashes(rows, views)
+    opened: dict[str, Source] = {}
+    keys: dict[tuple[Any, ...], JoinKey] = {}
+    shared: dict[tuple[Any, ...], list[tuple[int, _Checked]]] = {}
+    join_keys: dict[tuple[Any, ...], tuple[JoinKey, ...]] = {}
+    for number, requested in enumerate(views):
+        checked = _checked(config, requested, rows, opened, keys)
+        needed = checked.needed
+        same = (checked.source.path, needed.keys, needed.event, needed.created, checked.columns)
+        shared.setdefault(same, []).append((number, checked))
+        types = [_source_types(checked.source, name) for name in needed.keys]
+        join_keys[same] = tuple(keys[pair] for pair in zip(checked.columns, types, strict=True))
+    return tuple(_history(found, join_keys[same], is_cut_by_created) for same, found in shared.items())
+
+
+def _checked(
+    config: RepoConfig,
+    requested: RequestedView,
+    rows: EntityRows,
+    opened: dict[str, Source],
+    keys: dict[tuple[Any, ...], JoinKey],
+) -> _Checked:
+    """Returns a view that was checked, having noted the sources and join keys that it needs."""
+    view = requested.view
+    refuse_unsupported(view)
+    owner = f"feature view {view.name!r}"
+    declared = file_source(batch_source_of(view), owner)
+    # A source is opened once, so that all views of a retrieval see the same rows of it.
+    identity = repr((declared.path, declared.file_format, declared.timestamp_field, declared.created_timestamp_column))
+    if identity not in opened:
+        opened[identity] = open_source(config, declared)
+    source = opened[identity]
+    names = [column.name for column in join_key_columns(view)]
+    needed = needed_columns(owner, declared, source, names, requested.features)
+    scan_of(source, needed)
+    columns = []
+    for name, in_file in zip(names, needed.keys, strict=True):
+        column = view.projection.join_key_map.get(name, name)
+        label = f"join key {column!r}" if column == name else f"join key {name!r} (asked for as {column!r})"
+        types = _source_types(source, in_file)
+        check_join_key(rows, column, types, f"{owner}: {label}")
+        keys.setdefault((column, types), JoinKey(len(keys), column, types, f"{owner}: {label}"))
+        columns.append(column)
+    return _Checked(requested, source, needed, tuple(columns))
+
+
+def _source_types(source: Source, in_file: str) -> tuple[pa.DataType, ...]:
+    known = (file.schema.field(in_file).type for file in source.files if in_file in file.schema.names)
+    return tuple(dict.fromkeys(known)) or (pa.null(),)
+
+
+def _history(found: Sequence[tuple[int, _Checked]], keys: tuple[JoinKey, ...], is_cut: bool) -> PlannedHistory:
+    """Returns the history that some views share, with the features of all of them."""
+    first = found[0][1]
+    in_file = tuple(dict.fromkeys(name for _, checked in found for name in checked.needed.features))
+    needed = first.needed
+    scan = scan_of(first.source, NeededColumns(needed.owner, needed.keys, needed.event, needed.created, in_file))
+    fetched = dict(zip(in_file, scan.feature_names, strict=True))
+    parts = tuple(
+        ViewPart(
+            number,
+            checked.requested,
+            ttl_us(checked.requested.view),
+            tuple(fetched[name] for name in checked.needed.features),
+        )
+        for number, checked in found
+    )
+    ttls = [part.ttl_us for part in parts]
+    search = History(scan, max(ttls) if all(ttls) else 0, has_cutoff=is_cut and scan.has_created)
+    return PlannedHistory(first.source, keys, search, parts)
+
+
+def _refuse_clashes(rows: EntityRows, views: Sequence[RequestedView]) -> None:
+    taken = dict.fromkeys(rows.schema.names, "the entity rows")
+    for requested in views:
+        for feature, column in zip(requested.features, requested.columns, strict=True):
+            if column in taken:
+                raise EntityRowsError(
+                    f"feature '{requested.view.projection.name_to_use()}:{feature}' would stand in the answer as "
+                    f"{column!r}, which {taken[column]} already have; pass full_feature_names=True or rename the column"
+                )
+            taken[column] = f"the features of view {requested.view.projection.name_to_use()!r}"

@@ -1,0 +1,147 @@
+"""The searches of a retrieval: one per distinct history, whatever number of feature views reads it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from store.kernel.as_of import NO_ROW, AsOfSearch, Instants, Ints, Matches, SourceChunk, Truths
+from store.kernel.point_in_time import Window, candidates_sql, features_sql
+from store.kernel.source_scan import ROW_BITS, Scan
+from store.offline.entity_rows import EntityBlock
+
+_GIVEN = "larder_given"
+_READER_ROWS = 1_000_000
+"""Rows that DuckDB hands over at a time: below this the handing over shows."""
+
+_US_MAX = 2**62
+"""A time to live beyond this many microseconds (146,000 years) is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is searched: the rows of a scan, limited to those that a time to live of any reader can reach.
+
+    `ttl_us` is the longest of the readers' times to live, 0 for no limit.
+    """
+
+    scan: Scan
+    ttl_us: int
+    has_cutoff: bool
+
+    def window(self, block: EntityBlock) -> Window | None:
+        """Returns the times among which rows can answer a block; None where none can."""
+        times = block.instants.us[block.is_timed]
+        if not len(times):
+            return None
+        low, high = int(times.min()), int(times.max())
+        return Window(low - self.ttl_us if 0 < self.ttl_us < _US_MAX else None, high, high if self.has_cutoff else None)
+
+    def search(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        block: EntityBlock,
+        codes: Ints,
+        keys_table: str,
+        chunk_rows: int,
+    ) -> Matches:
+        """Returns for each entity row of a block the newest row of its key, whether or not it is too old."""
+        is_ns = self.scan.is_ns or block.instants.ns is not None
+        times = _in_ns(block.instants) if is_ns else block.instants
+        search = AsOfSearch(np.where(block.is_timed, codes, NO_ROW), times, has_cutoff=self.has_cutoff)
+        window = self.window(block)
+        if window is not None:
+            sql = self.candidates_sql(window, keys_table, is_ns=is_ns)
+            for chunk in _chunks(cursor.sql(sql).to_arrow_reader(min(_READER_ROWS, chunk_rows)), chunk_rows):
+                search.add(_source_chunk(chunk, is_ns=is_ns, has_created=self.scan.has_created))
+        return search.matches()
+
+    def candidates_sql(self, window: Window, keys_table: str, *, is_ns: bool) -> str:
+        """Returns the SELECT of the rows that can answer."""
+        return candidates_sql(self.scan, keys_table, window, is_ns=is_ns, has_created=self.scan.has_created)
+
+
+def is_fresh(matches: Matches, block: EntityBlock, ttl_us: int) -> Truths:
+    """Returns for each entity row whether it has an answer that is not older than the time to live (0: no limit)."""
+    is_found: Truths = matches.positions != NO_ROW
+    if not 0 < ttl_us < _US_MAX:
+        return is_found
+    oldest = Instants(block.instants.us - ttl_us, block.instants.ns)
+    if matches.event.ns is not None:
+        oldest = _in_ns(oldest)
+    fresh: Truths = is_found & ~oldest.is_after(matches.event)
+    return fresh
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedRows:
+    """Features `f0..` of the rows that answer some entity rows, and which entity row each of them answers.
+
+    `places` has for each entity row the place of its answer among the features; it means nothing where there is none.
+    """
+
+    features: pa.Table
+    places: Ints
+
+
+def fetch(
+    cursor: duckdb.DuckDBPyConnection, scan: Scan, matches: Matches, is_wanted: Truths, wanted_table: str
+) -> FetchedRows:
+    """Returns the features of the rows that answer the wanted entity rows, each row once."""
+    positions, numbers = _distinct(matches.positions[is_wanted])
+    places = np.zeros(len(is_wanted), dtype=np.int64)
+    places[is_wanted] = numbers
+    event_us = matches.event.us[is_wanted]
+    window = Window(int(event_us.min()), int(event_us.max())) if len(positions) else Window(1, 0)
+    cursor.register(_GIVEN, pa.table({"ptr": positions}))
+    cursor.execute(f"CREATE OR REPLACE TABLE {wanted_table} AS FROM {_GIVEN}")
+    cursor.unregister(_GIVEN)
+    files = set(np.unique(positions >> ROW_BITS).tolist())
+    rows = cursor.sql(features_sql(scan.holding(files), wanted_table, window)).to_arrow_table()
+    found, features = rows.column("ptr").to_numpy(), rows.drop_columns(["ptr"])
+    if not np.array_equal(found, positions):
+        assert len(found) == len(positions), "a row that was found is no longer there"
+        standing = np.argsort(found)
+        places = standing[places] if len(positions) else places
+    return FetchedRows(features, places)
+
+
+def _distinct(values: Ints) -> tuple[Ints, Ints]:
+    """Returns the distinct values in ascending order, and for each value its place among them."""
+    order = np.argsort(values)
+    ordered = values[order]
+    is_new = np.ones(len(values), dtype=bool)
+    is_new[1:] = ordered[1:] != ordered[:-1]
+    numbers = np.empty(len(values), dtype=np.int64)
+    numbers[order] = np.cumsum(is_new) - 1
+    return ordered[is_new], numbers
+
+
+def _chunks(reader: pa.RecordBatchReader, rows_max: int) -> Iterator[pa.Table]:
+    """Yields batches joined into chunks of at least `rows_max` rows and less than twice as many; the last has fewer."""
+    pending: list[pa.RecordBatch] = []
+    count = 0
+    for batch in reader:
+        pending.append(batch)
+        count += batch.num_rows
+        if count >= rows_max:
+            yield pa.Table.from_batches(pending)
+            pending, count = [], 0
+    if pending:
+        yield pa.Table.from_batches(pending)
+
+
+def _source_chunk(chunk: pa.Table, *, is_ns: bool, has_created: bool) -> SourceChunk:
+    columns = {name: chunk.column(name).to_numpy() for name in chunk.column_names}
+    return SourceChunk(
+        columns["code"],
+        Instants(columns["e_us"], columns["e_ns"] if is_ns else None),
+        Instants(columns["c_us"], columns["c_ns"] if is_ns else None) if has_created else None,
+        columns["ptr"],
+    )
+
+
+def _in_ns(instants: Instants) -> Instants:
+    return instants if instants.ns is not None else Instants(instants.us, np.zeros_like(instants.us))
