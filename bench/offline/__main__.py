@@ -1,6 +1,8 @@
 """`python -m bench.offline`: Larder's training sets beside those of its peers."""
 
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +35,8 @@ def main(
     Targets that are missed do not fail the run; answers that differ do. The files lie in bench/.data, or where
     LARDER_BENCH_DATA says.
     """
+    # A run that is told to end takes its processes and their spilled files with it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sizes = Sizes(QUICK_SCALE if quick else scale)
     data = Path(os.environ.get("LARDER_BENCH_DATA") or DATA).absolute()
     settings = Settings(data, threads, 1 if quick else rounds)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -172,6 +173,20 @@ def test_unknown_names_are_refused(options: list[str], tmp_path: Path, project_r
     done = subprocess.run(command, cwd=project_root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "there are" in " ".join(done.stderr.split())
+
+
+def test_run_that_is_told_to_end_leaves_no_scratch_files(tmp_path: Path, project_root: Path) -> None:
+    command = [sys.executable, "-m", "bench.offline", "--scale", "5000", "--rounds", "1000000", "--contenders", "sql"]
+    environment = os.environ | {"LARDER_BENCH_DATA": str(tmp_path)}
+    with subprocess.Popen(command, cwd=project_root, env=environment, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr
+        # The first line comes when the first contender is about to answer.
+        assert "answers" in run.stderr.readline()
+        assert list(tmp_path.glob("scratch-*"))
+        run.terminate()
+        run.stderr.read()
+        assert run.wait() == 128 + signal.SIGTERM
+    assert not list(tmp_path.glob("scratch-*"))
 
 
 @pytest.mark.long
