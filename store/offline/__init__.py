@@ -28,6 +28,8 @@ from store.offline.entity_rows import EntityRows, entity_rows
 from store.offline.jobs import LarderRetrievalJob
 from store.offline.landing import append_file, land_rows, read_logs
 from store.offline.latest import all_rows_answer, newest_answer
+from store.offline.manifest import inputs_of, read_manifest
+from store.offline.on_demand import BatchedOnDemandView, added_columns
 from store.offline.range_rows import rows_between
 from store.offline.requested import plan_histories, requested_view
 from store.offline.retrieval import HistoricalAnswer
@@ -35,7 +37,7 @@ from store.offline.settings import settings_of
 from store.offline.source_columns import NeededColumns, needed_columns, scan_of
 from store.offline.sources import file_source, open_source, resolve_path
 
-__all__ = ["DuckDBOfflineStore", "DuckDBOfflineStoreConfig"]
+__all__ = ["DuckDBOfflineStore", "DuckDBOfflineStoreConfig", "read_manifest"]
 
 
 class DuckDBOfflineStoreConfig(FeastConfigBaseModel):
@@ -105,15 +107,25 @@ class DuckDBOfflineStore(OfflineStore):
             )
         else:
             rows = entity_rows(entity_df, config, settings)
-        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        on_demand = [
+            BatchedOnDemandView(view)
+            for view in OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        ]
         _require_request_data(rows, on_demand)
-        histories = plan_histories(config, views, rows, is_cut_by_created=filter_by_created_timestamp)
+        added = added_columns(on_demand, feature_refs, has_full_names=full_feature_names)
+        histories = plan_histories(config, views, rows, added, is_cut_by_created=filter_by_created_timestamp)
+        request = {
+            "features": list(feature_refs),
+            "full_feature_names": full_feature_names,
+            "filter_by_created_timestamp": filter_by_created_timestamp,
+        }
         return LarderRetrievalJob(
             HistoricalAnswer(rows, histories, settings),
             config,
             on_demand_feature_views=on_demand,
             full_feature_names=full_feature_names,
             metadata=_metadata(rows, feature_refs),
+            inputs=lambda: inputs_of(config, histories, on_demand, request),
         )
 
     @staticmethod
@@ -215,7 +227,7 @@ class DuckDBOfflineStore(OfflineStore):
         return [(field.name, str(field.type)) for field in schema]
 
 
-def _require_request_data(rows: EntityRows, on_demand: list[OnDemandFeatureView]) -> None:
+def _require_request_data(rows: EntityRows, on_demand: list[BatchedOnDemandView]) -> None:
     for view in on_demand:
         for name in view.get_request_data_schema():
             if name not in rows.schema.names:

@@ -161,7 +161,7 @@ def _row_source(rows: Any, config: RepoConfig, settings: ConnectionSettings) -> 
         return rows_of_query(rows, folder, settings)
     if isinstance(rows, str | Path):
         resolved = str(folder / rows)
-        found = [file.path for file in own_files(resolved)]
+        found = [file.path for file in own_files(resolved)] if str(rows).strip() else []
         if not found:
             raise EntityRowsError(
                 f"entity rows are {str(rows)[:200]!r}, which is neither a Parquet file, folder or glob "

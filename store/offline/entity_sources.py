@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from store.errors import EntityRowsError, OutOfSpace, SourceUnreadable
 from store.files import is_disk_full
+from store.offline.column_types import are_comparable
 
 _READ_ROWS = 65_536
 """Rows read from a file at a time: some MB."""
@@ -222,10 +223,17 @@ def _cast(table: pa.Table, schema: pa.Schema, path: str) -> pa.Table:
             f"entity rows: file {path!r} has columns {table.column_names}, the first file has {schema.names}; give all "
             "files the same columns"
         )
+    for field in schema:
+        kind = table.schema.field(field.name).type
+        if not are_comparable(kind, field.type):
+            raise EntityRowsError(
+                f"entity rows: column {field.name!r} of file {path!r} has type {kind}, in the first file {field.type}; "
+                "write all files alike"
+            )
     try:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise EntityRowsError(
-            f"entity rows: file {path!r} has columns of other types than the first file ({error}); write "
-            "all files alike"
+            f"entity rows: file {path!r} has values that do not fit the types of the first file ({error}); write all "
+            "files alike"
         ) from error

@@ -1,9 +1,9 @@
 """What Feast gets back from the offline store: an answer that runs when it is asked for."""
 
-import errno
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,10 @@ from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 
 from store.errors import OutOfSpace
-from store.files import publish
+from store.files import is_disk_full, publish
+from store.offline.digest import TableDigest
+from store.offline.manifest import MANIFEST_KEY, manifest_of
+from store.offline.on_demand import BatchedOnDemandView
 from store.offline.sources import file_source, resolve_path
 
 PERSIST_BATCH_ROWS = 100_000
@@ -46,16 +49,25 @@ class LarderRetrievalJob(RetrievalJob):
         answer: Answer,
         config: RepoConfig,
         *,
-        on_demand_feature_views: list[OnDemandFeatureView] | None = None,
+        on_demand_feature_views: Sequence[OnDemandFeatureView | BatchedOnDemandView] = (),
         full_feature_names: bool = False,
         metadata: RetrievalMetadata | None = None,
+        inputs: Callable[[], dict[str, Any]] = dict,
     ) -> None:
-        """Keeps what Feast's base class asks for."""
+        """Keeps what Feast's base class asks for.
+
+        Args:
+            inputs: returns what the answer is about to be made of, for its manifest.
+        """
         self._answer = answer
         self._config = config
-        self._on_demand_feature_views = on_demand_feature_views or []
+        self._on_demand_feature_views = [
+            view if isinstance(view, BatchedOnDemandView) else BatchedOnDemandView(view)
+            for view in on_demand_feature_views
+        ]
         self._full_feature_names = full_feature_names
         self._metadata = metadata
+        self._inputs = inputs
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's interface
         return self._answer.table()
@@ -64,11 +76,12 @@ class LarderRetrievalJob(RetrievalJob):
         frame: pd.DataFrame = self._answer.table().to_pandas()
         return frame
 
-    def to_arrow_batches(self, rows_max: int) -> Iterator[pa.RecordBatch]:
+    def to_arrow_batches(self, rows_max: int = PERSIST_BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Yields the answer in order, on-demand features included, in batches of at most `rows_max` rows.
 
-        Shapes: at least one batch, which is empty if there are no rows. On-demand views are applied batch by batch:
-        they are row-wise by contract.
+        The whole answer is never in memory. A stream that is left early ends the retrieval.
+
+        Shapes: at least one batch, which is empty if there are no rows; all have the same schema.
         """
         for batch in self._answer.batches(rows_max):
             if not self._on_demand_feature_views:
@@ -94,7 +107,7 @@ class LarderRetrievalJob(RetrievalJob):
     @property
     def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
         """Returns the on-demand views to apply to the answer."""
-        return self._on_demand_feature_views
+        return self._on_demand_feature_views  # type: ignore[return-value]  # they stand in for Feast's
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
@@ -102,8 +115,36 @@ class LarderRetrievalJob(RetrievalJob):
         return self._metadata
 
     def to_sql(self) -> str:
-        """Returns the statements that run inside DuckDB."""
+        """Returns the statements that run inside DuckDB, with notes on what happens between them."""
         return self._answer.sql
+
+    def manifest(self) -> dict[str, Any]:
+        """Runs the retrieval, keeps nothing of it, and returns its manifest (see `store.offline.read_manifest`)."""
+        inputs, digest = self._inputs(), None
+        row_count, schema = 0, pa.schema([])
+        for batch in self.to_arrow_batches():
+            digest = digest or TableDigest(batch.schema)
+            digest.add(batch)
+            row_count, schema = row_count + batch.num_rows, batch.schema
+        assert digest is not None, "an answer has at least one batch"
+        return manifest_of(inputs, schema, row_count, digest.hexdigest())
+
+    def to_parquet(self, path: str | Path, *, allow_overwrite: bool = False) -> dict[str, Any]:
+        """Writes the answer as one Parquet file, whole or not at all, with its manifest in it, and returns that.
+
+        The whole answer is never in memory.
+
+        Args:
+            path: of the file; a relative one is taken from the repo folder.
+
+        Raises:
+            SavedDatasetLocationAlreadyExists: the file is there and may not be overwritten, or is a folder.
+            OutOfSpace: no room; an earlier file then stays as it was.
+        """
+        target = Path(resolve_path(self._config, str(path)))
+        if target.is_dir() or (target.exists() and not allow_overwrite):
+            raise SavedDatasetLocationAlreadyExists(location=str(target))
+        return write_training_set(target, self._inputs(), self.to_arrow_batches())
 
     def persist(
         self,
@@ -111,20 +152,14 @@ class LarderRetrievalJob(RetrievalJob):
         allow_overwrite: bool = False,
         timeout: int | None = None,  # noqa: ARG002 - part of Feast's interface
     ) -> None:
-        """Writes the answer to one Parquet file, which is whole or not there.
+        """Writes the answer as `to_parquet` does.
 
         Raises:
             SavedDatasetLocationAlreadyExists: the file is there and may not be overwritten, or is a folder.
             OutOfSpace: no room; an earlier file then stays as it was.
         """
-        path = Path(resolve_path(self._config, file_source(storage.to_data_source(), "saved dataset").path))
-        if path.is_dir() or (path.exists() and not allow_overwrite):
-            raise SavedDatasetLocationAlreadyExists(location=str(path))
-        if self._on_demand_feature_views:
-            # Their output types may depend on the rows (a batch of nulls has none), so they run on the whole.
-            write_parquet(path, iter(self.to_arrow().to_batches(max_chunksize=PERSIST_BATCH_ROWS)))
-        else:
-            write_parquet(path, self._answer.batches(PERSIST_BATCH_ROWS))
+        path = file_source(storage.to_data_source(), "saved dataset").path
+        self.to_parquet(path, allow_overwrite=allow_overwrite)
 
 
 class _Held:
@@ -142,8 +177,10 @@ class _Held:
         yield self._batch
 
 
-def write_parquet(path: Path, batches: Iterator[pa.RecordBatch]) -> None:
-    """Writes batches of one schema as a Parquet file under its final name only when it is whole and synced.
+def write_training_set(path: Path, inputs: dict[str, Any], batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
+    """Writes batches of one schema as a Parquet file, under its final name only when it is whole and synced.
+
+    Returns the manifest, which stands in the file's footer.
 
     Raises:
         OutOfSpace: no room; nothing half-written stays.
@@ -153,7 +190,7 @@ def write_parquet(path: Path, batches: Iterator[pa.RecordBatch]) -> None:
     scratch = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            _write_batches(file, batches)
+            manifest = _write_batches(file, inputs, batches)
             file.flush()
             os.fsync(file.fileno())
         # A scratch file is private; the finished one has the permissions that any new file would have.
@@ -161,22 +198,28 @@ def write_parquet(path: Path, batches: Iterator[pa.RecordBatch]) -> None:
         publish(scratch, path)
     except OSError as error:
         scratch.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise OutOfSpace(f"no room to write {str(path)!r}; free some, nothing was written") from error
         raise
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+    return manifest
 
 
-def _write_batches(file: Any, batches: Iterator[pa.RecordBatch]) -> None:
-    first = next(batches, None)
-    if first is None:
-        first = pa.RecordBatch.from_pylist([], schema=pa.schema([]))
+def _write_batches(file: Any, inputs: dict[str, Any], batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
+    first = next(batches)
+    digest, row_count = TableDigest(first.schema), 0
     with pq.ParquetWriter(file, first.schema) as writer:
-        writer.write_batch(first)
-        for batch in batches:
+        batch: pa.RecordBatch | None = first
+        while batch is not None:
             writer.write_batch(batch)
+            digest.add(batch)
+            row_count += batch.num_rows
+            batch = next(batches, None)
+        manifest = manifest_of(inputs, first.schema, row_count, digest.hexdigest())
+        writer.add_key_value_metadata({MANIFEST_KEY: json.dumps(manifest)})
+    return manifest
 
 
 def _umask() -> int:

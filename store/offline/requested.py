@@ -1,6 +1,6 @@
 """What a retrieval asks for, checked against files and entity rows, with views that read the same history together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,16 +104,24 @@ def _arrow_type(declared: Any) -> pa.DataType | None:
 
 
 def plan_histories(
-    config: RepoConfig, views: Sequence[RequestedView], rows: EntityRows, *, is_cut_by_created: bool
+    config: RepoConfig,
+    views: Sequence[RequestedView],
+    rows: EntityRows,
+    added: Mapping[str, str],
+    *,
+    is_cut_by_created: bool,
 ) -> tuple[PlannedHistory, ...]:
     """Returns the histories that a retrieval searches, after all checks that need no scan.
+
+    Args:
+        added: the columns that on-demand views will add to the answer, with the reference of each.
 
     Raises:
         InputError: the entity rows do not fit the views.
         DefinitionError: a view that this version does not serve.
         SourceError: a source that is not there, or lacks a column.
     """
-    _refuse_clashes(rows, views)
+    _refuse_clashes(rows, views, added)
     opened: dict[str, Source] = {}
     keys: dict[tuple[Any, ...], JoinKey] = {}
     shared: dict[tuple[Any, ...], list[tuple[int, _Checked]]] = {}
@@ -185,13 +193,17 @@ def _history(found: Sequence[tuple[int, _Checked]], keys: tuple[JoinKey, ...], i
     return PlannedHistory(first.source, keys, search, parts)
 
 
-def _refuse_clashes(rows: EntityRows, views: Sequence[RequestedView]) -> None:
+def _refuse_clashes(rows: EntityRows, views: Sequence[RequestedView], added: Mapping[str, str]) -> None:
     taken = dict.fromkeys(rows.schema.names, "the entity rows")
-    for requested in views:
-        for feature, column in zip(requested.features, requested.columns, strict=True):
-            if column in taken:
-                raise EntityRowsError(
-                    f"feature '{requested.view.projection.name_to_use()}:{feature}' would stand in the answer as "
-                    f"{column!r}, which {taken[column]} already have; pass full_feature_names=True or rename the column"
-                )
-            taken[column] = f"the features of view {requested.view.projection.name_to_use()!r}"
+    columns = [
+        (f"{requested.view.projection.name_to_use()}:{feature}", column)
+        for requested in views
+        for feature, column in zip(requested.features, requested.columns, strict=True)
+    ]
+    for reference, column in [*columns, *((reference, column) for column, reference in added.items())]:
+        if column in taken:
+            raise EntityRowsError(
+                f"feature {reference!r} would stand in the answer as {column!r}, which {taken[column]} already have; "
+                "pass full_feature_names=True or rename the column"
+            )
+        taken[column] = f"the features of view {reference.partition(':')[0]!r}"

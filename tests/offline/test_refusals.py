@@ -201,7 +201,9 @@ def test_no_memory_and_no_room_to_spill_is_said_so(repo: Path) -> None:
 
 def test_a_failed_save_leaves_nothing_behind(repo: Path, store: FeatureStore) -> None:
     job = store.get_historical_features(rows(), FEATURES)
-    (repo / "data/stats.parquet").unlink()
-    with pytest.raises(SourceUnreadable):
+    (repo / "data/saved").mkdir()
+    torn = repo / "data/stats.parquet"
+    torn.write_bytes(torn.read_bytes()[:-20])
+    with pytest.raises(SourceUnreadable, match=r"stats\.parquet"):
         job.persist(SavedDatasetFileStorage(path="data/saved/one.parquet"))
     assert list((repo / "data/saved").iterdir()) == []

@@ -1,0 +1,142 @@
+"""A digest of a training set's content: the same for the same values, however they are cut into batches or encoded."""
+
+import hashlib
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pat
+
+_SIZE_BYTES = 16
+_VERSION = b"larder-training-set-1"
+
+
+class _Hash(Protocol):
+    def update(self, content: Any) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class TableDigest:
+    """The digest of rows that come in batches of one schema.
+
+    Columns, their order, names and types count, as do the order of rows, nulls, and the bits of floating-point values.
+    For each column the validity, the lengths (of texts and lists) and the values are hashed apart, each as one stream,
+    so where batches begin leaves no trace; what lies under a null is left out. Dictionaries count as their values.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        """Begins with no rows."""
+        self._schema = schema
+        self._columns = [_ColumnDigest(_plain(field.type)) for field in schema]
+        self._row_count = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Takes in the next rows."""
+        self._row_count += batch.num_rows
+        for column, digest in zip(batch.columns, self._columns, strict=True):
+            digest.add(column.dictionary_decode() if pat.is_dictionary(column.type) else column)
+
+    def hexdigest(self) -> str:
+        """Returns the digest of all rows so far, as 32 hexadecimal digits."""
+        whole = hashlib.blake2b(_VERSION, digest_size=_SIZE_BYTES)
+        whole.update(self._row_count.to_bytes(8, "little"))
+        for field, digest in zip(self._schema, self._columns, strict=True):
+            named = f"{field.name}\0{_plain(field.type)}".encode()
+            whole.update(len(named).to_bytes(8, "little") + named + digest.digest())
+        return whole.hexdigest()
+
+
+class _ColumnDigest:
+    def __init__(self, kind: pa.DataType) -> None:
+        self._validity, self._lengths, self._values = (_new() for _ in range(3))
+        self._children = [_ColumnDigest(_plain(inner)) for inner in _inner_types(kind)]
+
+    def add(self, column: pa.Array) -> None:
+        is_valid = column.is_valid()
+        self._validity.update(is_valid.to_numpy(zero_copy_only=False).tobytes())
+        kind = column.type
+        present = column if column.null_count == 0 else column.filter(is_valid)
+        if pat.is_struct(kind):
+            for number, child in enumerate(self._children):
+                child.add(_decoded(pc.struct_field(present, [number])))
+        elif self._children:
+            lists = _pairs(present) if pat.is_map(kind) else present
+            self._lengths.update(_lengths(pc.list_value_length(lists)))
+            items = lists.flatten()
+            parts = [items.field(0), items.field(1)] if pat.is_map(kind) else [items]
+            for child, part in zip(self._children, parts, strict=True):
+                child.add(_decoded(part))
+        elif _is_variable(kind):
+            self._lengths.update(_lengths(pc.binary_length(present)))
+            self._values.update(_text_bytes(present))
+        elif not pat.is_null(kind):
+            self._values.update(_fixed_bytes(present))
+
+    def digest(self) -> bytes:
+        whole = _new()
+        for stream in (self._validity, self._lengths, self._values):
+            whole.update(stream.digest())
+        for child in self._children:
+            whole.update(child.digest())
+        return whole.digest()
+
+
+def _new() -> _Hash:
+    return hashlib.blake2b(digest_size=_SIZE_BYTES)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pat.is_dictionary(kind) else kind
+
+
+def _decoded(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pat.is_dictionary(column.type) else column
+
+
+def _inner_types(kind: pa.DataType) -> list[pa.DataType]:
+    if pat.is_struct(kind):
+        return [kind.field(number).type for number in range(kind.num_fields)]
+    if pat.is_map(kind):
+        return [kind.key_type, kind.item_type]
+    if pat.is_list(kind) or pat.is_large_list(kind) or pat.is_fixed_size_list(kind):
+        return [kind.value_type]
+    return []
+
+
+def _pairs(maps: pa.MapArray) -> pa.ListArray:
+    """Returns maps without nulls as lists of structs of key and value."""
+    pairs = pa.StructArray.from_arrays([maps.keys, maps.items], names=["key", "value"])
+    return pa.ListArray.from_arrays(maps.offsets, pairs)
+
+
+def _lengths(lengths: pa.Array) -> bytes:
+    return bytes(lengths.cast(pa.int64()).to_numpy(zero_copy_only=False).tobytes())
+
+
+def _is_variable(kind: pa.DataType) -> bool:
+    return bool(pat.is_string(kind) or pat.is_large_string(kind) or pat.is_binary(kind) or pat.is_large_binary(kind))
+
+
+def _text_bytes(column: pa.Array) -> memoryview | bytes:
+    """Returns the bytes of all values of a text or binary column without nulls, one after another."""
+    _, offsets, content = column.buffers()
+    if content is None or not len(column):
+        return b""
+    width = np.dtype(np.int64 if pat.is_large_string(column.type) or pat.is_large_binary(column.type) else np.int32)
+    ends = np.frombuffer(offsets, dtype=width)
+    first, last = int(ends[column.offset]), int(ends[column.offset + len(column)])
+    return memoryview(content)[first:last]
+
+
+def _fixed_bytes(column: pa.Array) -> bytes | memoryview:
+    """Returns the bytes of a column of values of one width, without nulls."""
+    kind = column.type
+    if pat.is_boolean(kind):
+        return bytes(column.to_numpy(zero_copy_only=False).tobytes())
+    buffer = column.buffers()[-1]
+    if buffer is None or not len(column):
+        return b""
+    width = kind.bit_width // 8
+    return memoryview(buffer)[column.offset * width : (column.offset + len(column)) * width]
