@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # A module of the project must never be shadowed by what the caller's shell points at.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo serve test test-all bench bench-offline check static lint types imports format lock
+.PHONY: help setup demo serve test test-all feast-suite bench bench-offline check static lint types imports format lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +29,9 @@ test: setup ## the tests, long ones left out
 
 test-all: setup ## the tests, long ones too
 	$(bin)/python -m pytest
+
+feast-suite: setup ## Feast's own offline tests, with Feast's DuckDB store and with ours (needs access to github.com)
+	$(bin)/python tools/feast_suite $(ARGS)
 
 bench: bench-offline ## every benchmark, each beside its peers
 
