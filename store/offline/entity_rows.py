@@ -23,6 +23,9 @@ from store.offline.source_files import own_files
 
 DEFAULT_TIMESTAMP_COLUMN = "event_timestamp"
 _ZONE_AT_END = r"(Z|z|[+-]\d{2}(:?\d{2})?)\s*$"
+_US_MIN, _US_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""The first microsecond of year 1 and the last one of year 9999, which pipelines use as "always" and "never"."""
+
 _ANY_ROWS = (
     f"a pandas DataFrame, a pyarrow Table or RecordBatchReader, the path of Parquet files, or the text of one SELECT, "
     f"with the join keys and a column {DEFAULT_TIMESTAMP_COLUMN!r}"
@@ -221,6 +224,11 @@ def _instants(column: pa.ChunkedArray, name: str) -> tuple[Instants, Truths]:
     is_timed = counts.is_valid().to_numpy(zero_copy_only=False)
     values: Ints = counts.fill_null(0).to_numpy()
     if not is_ns:
+        if len(values) and not _US_MIN <= values.min() <= values.max() <= _US_MAX:
+            raise EntityRowsError(
+                f"entity column {name!r} has a time out of range: it is outside of the years 1 to 9999; correct it, or "
+                "leave it null"
+            )
         return Instants(values), is_timed
     us, ns = np.divmod(values, 1_000)
     # pandas counts in nanoseconds whether they are needed or not.

@@ -53,12 +53,6 @@ class HistoricalAnswer:
             )
         return ";\n\n".join(statements)
 
-    @cached_property
-    def schema(self) -> pa.Schema:
-        """Returns the schema of the answer, known from an answer to no rows."""
-        with connected(self._locked_settings, self._readable) as connection:
-            return self._block(connection, self._empty_block()).schema
-
     def table(self) -> pa.Table:
         """Returns the entity rows, untouched, with the feature columns after them."""
         return pa.concat_tables(self._tables())

@@ -57,6 +57,11 @@ def rows(**changes: Any) -> pa.Table:
             ["several timestamp columns ['a', 'b']"],
         ),
         (rows(event_timestamp=pa.array([5])), EntityRowsError, ["'event_timestamp'", "int64", "timestamp"]),
+        (
+            rows(event_timestamp=pa.array([-(2**62)]).cast(pa.timestamp("us"))),
+            EntityRowsError,
+            ["'event_timestamp'", "years 1 to 9999"],
+        ),
         (rows(event_timestamp=pa.array(["soon"])), EntityRowsError, ["'event_timestamp'", "soon"]),
         (rows(trips=pa.array([1])), EntityRowsError, ["'driver_stats:trips'", "'trips'", "full_feature_names"]),
         (

@@ -1,6 +1,7 @@
 """Training sets that are kept: whole or not there, with a manifest that says what they are and were made of."""
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from feast.types import Float64, Int64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.errors import EntityRowsError, InputError, SourceUnreadable
+from store.errors import EntityRowsError, InputError, OutOfSpace, SourceUnreadable
 from store.offline import read_manifest
 from store.offline.digest import TableDigest
 from tests.offline.feature_stores import DRIVER, driver_view, instants, store_with, write
@@ -93,6 +94,29 @@ def test_a_training_set_replaces_another_only_when_asked_to(repo: Path, store: F
     assert [path.name for path in (repo / "data").iterdir() if path.name.startswith(".")] == []
 
 
+def test_a_full_disk_leaves_the_earlier_training_set_and_nothing_else(repo: Path, store: FeatureStore) -> None:
+    store.get_historical_features(rows(1), FEATURES).to_parquet("data/set.parquet")
+    before = (repo / "data/set.parquet").read_bytes()
+    noise = pa.array([os.urandom(32).hex() for _ in range(20_000)])
+    job = store.get_historical_features(rows(*[1] * len(noise), noise=noise), FEATURES)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # to a writer, that is a disk without room
+    try:
+        with pytest.raises(OutOfSpace, match=r"set\.parquet"):
+            job.to_parquet("data/set.parquet", allow_overwrite=True)
+        reader = pa.RecordBatchReader.from_batches(noise_rows(noise).schema, noise_rows(noise).to_batches())
+        with pytest.raises(OutOfSpace, match="no room to keep the entity rows"):
+            store.get_historical_features(reader, FEATURES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (repo / "data/set.parquet").read_bytes() == before
+    assert sorted(path.name for path in (repo / "data").iterdir()) == ["set.parquet", "stats.parquet"]
+
+
+def noise_rows(noise: pa.Array) -> pa.Table:
+    return rows(*[1] * len(noise), noise=noise)
+
+
 def test_a_file_without_a_manifest_is_refused(repo: Path, store: FeatureStore) -> None:
     with pytest.raises(SourceUnreadable, match="has no manifest"):
         read_manifest(repo / "data/stats.parquet")
@@ -151,8 +175,8 @@ def test_a_digest_tells_content_and_nothing_else(values: list[dict[str, Any]], c
         name = other.draw(st.sampled_from(sorted(COLUMNS)))
         changed = [dict(row) for row in values]
         changed[place][name] = other.draw(COLUMNS[name])
-        is_same = table_of(changed).equals(table) or repr(changed) == repr(values)
-        assert (digest_of(table_of(changed), cut) == expected) == is_same
+        # Not `==`: the bits of 0.0 and -0.0 differ, and NaN is no other value than NaN.
+        assert (digest_of(table_of(changed), cut) == expected) == (repr(changed) == repr(values))
 
 
 def test_bytes_that_move_from_one_text_to_the_next_change_the_digest() -> None:
