@@ -358,6 +358,26 @@ class TestEntityRows:
         with pytest.raises(AttributeError):
             stores.feasts.get_historical_features(entity_df=rows, features=["v:number"])
 
+    def test_feast_takes_no_query_for_entity_rows(self, repo: Path) -> None:
+        stores = stores_over(repo, {"city": [1], "event": times(1), "number": [1]})
+        query = "SELECT 1 AS city, TIMESTAMPTZ '1970-01-02 00:00:00+00' AS event_timestamp"
+        job = stores.ours.get_historical_features(entity_df=query, features=["v:number"])
+        assert job.to_arrow().column("number").to_pylist() == [1]
+        with pytest.raises(AttributeError):
+            stores.feasts.get_historical_features(entity_df=query, features=["v:number"])
+
+    def test_feast_needs_entity_rows_and_we_take_a_range_of_times_for_them(self, repo: Path) -> None:
+        stores = stores_over(repo, {"city": [1, 1, 2], "event": times(1, 2, 10**9), "number": [1, 2, 3]})
+        question = {
+            "features": ["v:number"],
+            "start_date": datetime(1970, 1, 1, tzinfo=UTC),
+            "end_date": datetime(1970, 1, 1, 0, 1, tzinfo=UTC),
+        }
+        answer = stores.ours.get_historical_features(**question).to_arrow()
+        assert sorted(answer.column("number").to_pylist()) == [1, 2]
+        with pytest.raises(TypeError, match="start_date"):
+            stores.feasts.get_historical_features(**question)
+
     @pytest.mark.parametrize("rows_at", [(), (None,)], ids=["no rows", "no time"])
     def test_both_answer_rows_without_a_time_alike(self, repo: Path, rows_at: tuple[None, ...]) -> None:
         stores = stores_over(repo, {"city": [1], "event": times(1), "number": [1]})
