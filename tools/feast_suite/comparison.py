@@ -55,7 +55,7 @@ def compare(feasts: Mapping[str, Outcome], ours: Mapping[str, Outcome], has_delt
 
 
 def report(comparison: Comparison) -> str:
-    """Returns the comparison as text: what both pass as a number, everything else by name."""
+    """Returns the comparison as text: what both pass as a number, everything else by reason and name."""
     sections = [
         ("pass with ours, not with Feast's own", comparison.only_ours),
         ("skipped with both", comparison.skipped),
@@ -66,6 +66,8 @@ def report(comparison: Comparison) -> str:
     lines = [f"{len(comparison.both)} tests pass with both stores"]
     for title, tests in sections:
         lines.append(f"{len(tests)} {title}{':' if tests else ''}")
-        lines += [f"  {name}\n      {reason}" for name, reason in tests.items()]
+        for reason in dict.fromkeys(tests.values()):
+            lines.append(f"  {reason}")
+            lines += [f"    {name}" for name in tests if tests[name] == reason]
     lines.append("Ours passes all that Feast's own store passes." if comparison.is_good else "Ours falls short.")
     return "\n".join(lines)
