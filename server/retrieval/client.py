@@ -85,7 +85,9 @@ class Retrieval:
         return HTTPException(refusal.status, refusal.message)
 
     def _died(self, death: Death | None) -> Exception:
-        how = "without a word" if death is None else f"by signal {death.signal}, exit code {death.exit_code}"
+        how = "without a word"
+        if death is not None:
+            how = f"by signal {death.signal}" if death.signal else f"with exit code {death.exit_code}"
         if self._has_begun:
             return RetrievalFailed(f"the retrieval's process ended {how} in the middle of its answer")
         if death is not None and death.signal and death.signal != _KILLED and not self._is_accepted:

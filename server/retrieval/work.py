@@ -41,7 +41,7 @@ class Workshop:
             # Nobody reads any more, so there is nobody to tell.
             return
         except Exception as error:  # noqa: BLE001 - the edge of a process: the worker answers, logs and counts
-            last, content = Kind.REFUSAL, msgspec.json.encode(_refusal_of(error))
+            last, content = Kind.REFUSAL, msgspec.json.encode(refusal_of(error))
         # Before the last word: whoever hears it may ask again at once, and finds a place.
         give_back(task.place)
         with contextlib.suppress(ConnectionError):
@@ -80,7 +80,8 @@ def _batches(job: Any, rows_max: int) -> Iterator[pa.RecordBatch]:
     return iter(table.to_batches(max_chunksize=rows_max) or [pa.RecordBatch.from_pylist([], schema=table.schema)])
 
 
-def _refusal_of(error: Exception) -> Refusal:
+def refusal_of(error: Exception) -> Refusal:
+    """Returns what is said of an error to the worker, which makes an error of its own from it."""
     if isinstance(error, LarderError):
         name = next(ancestor.__name__ for ancestor in type(error).__mro__ if hasattr(errors, ancestor.__name__))
         return Refusal(str(error), error=name)

@@ -74,7 +74,11 @@ class Zygote:
 
     def _take_order(self) -> bool:
         """Forks a child for the next order; returns False if there will be none, as the worker is gone."""
-        message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES_MAX, FOLLOWED_DESCRIPTORS)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES_MAX, FOLLOWED_DESCRIPTORS)
+        except ConnectionError:
+            # So ends a worker that was killed before it had read all that was said to it.
+            return False
         if not message:
             return False
         answer, place, body, *registry = descriptors

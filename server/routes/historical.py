@@ -150,7 +150,7 @@ class _Relay(Response):
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> Any:
         answer = StreamingResponse(self._chunks(), headers={"content-type": self._content_type})
         try:
-            await answer(scope, receive, _Patience(send).send)
+            await answer(scope, receive, Patience(send).send)
         finally:
             self._retrieval.close()
 
@@ -161,8 +161,12 @@ class _Relay(Response):
             chunk = await self._retrieval.next_chunk()
 
 
-class _Patience:
-    """A `send` that waits for its client only so long: a stall, and the time that its bytes take at the least speed."""
+class Patience:
+    """A `send` that waits for its client only so long: a stall, and the time that its bytes take at the least speed.
+
+    Attributes:
+        seconds_left: how much longer it waits.
+    """
 
     def __init__(
         self,
@@ -171,7 +175,7 @@ class _Patience:
         bytes_per_second: float = ANSWER_BYTES_PER_SECOND_MIN,
     ) -> None:
         self._send = send
-        self._seconds_left = stall_seconds
+        self.seconds_left = stall_seconds
         self._bytes_per_second = bytes_per_second
 
     async def send(self, message: "Message") -> None:
@@ -181,13 +185,13 @@ class _Patience:
             RetrievalFailed: the client reads too slowly.
         """
         loop = asyncio.get_running_loop()
-        self._seconds_left += len(message.get("body", b"")) / self._bytes_per_second
+        self.seconds_left += len(message.get("body", b"")) / self._bytes_per_second
         started = loop.time()
         try:
-            async with asyncio.timeout(self._seconds_left):
+            async with asyncio.timeout(self.seconds_left):
                 await self._send(message)
         except TimeoutError as error:
             raise RetrievalFailed(
-                f"the client has not read its answer for {self._seconds_left:.0f} seconds; its place is given up"
+                f"the client has not read its answer for {self.seconds_left:.0f} seconds; its place is given up"
             ) from error
-        self._seconds_left -= loop.time() - started
+        self.seconds_left -= loop.time() - started
