@@ -23,7 +23,7 @@ COMMON = {
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LONG_EXAMPLES = int(os.environ.get("LARDER_LONG_EXAMPLES", "2000"))
+LONG_EXAMPLES = int(os.environ.get("LARDER_LONG_EXAMPLES", "1000"))
 ENDS = st.tuples(*[instants("us").filter(lambda instant: instant is not None)] * 2)
 # test_differences.py has the one combination from which Feast's store cannot materialize.
 READABLE = views("v").filter(lambda view: view.unit != "ns" or view.zone is None)
