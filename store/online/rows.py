@@ -156,7 +156,8 @@ def write_pushed(
     written = 0
     for layout, encoded in write.groups.items():
         tag = yield from register_layout(knowledge, layout)
-        rows = [(row.key, encode_header(tag, row.times, is_pushed=True) + row.body) for row in encoded]
+        # Made as they are sent: an event loop gets its turn between batches.
+        rows = ((row.key, encode_header(tag, row.times, is_pushed=True) + row.body) for row in encoded)
         written += yield from write_rows(knowledge, write.view, rows, Writing(tag, layout, key_ttl_seconds, slot_of))
     return written
 
