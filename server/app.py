@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from server.errors import answer, answer_to
-from server.guards import BodyGuard, HostGuard, TokenGuard
+from server.guards import BodyGuard, HostGuard, QueryGuard, TokenGuard
 from server.metrics import Metrics
 from server.observe import Observe
 from server.openapi import describe
@@ -26,12 +27,17 @@ if TYPE_CHECKING:
     from store.service import StoreService
 
 
-def create_app(settings: ServerSettings, open_store: "Callable[[], StoreService] | None" = None) -> FastAPI:
+def create_app(
+    settings: ServerSettings,
+    open_store: "Callable[[], StoreService] | None" = None,
+    announce: Callable[[str], None] = lambda _: None,
+) -> FastAPI:
     """Returns the application for one worker.
 
     Args:
         settings: checked settings.
         open_store: opens the store; by default that of the feature repo in the settings.
+        announce: called once the application serves, with what is worth a note about it, '' for nothing.
 
     Raises:
         ConfigError: the feature repo cannot be served as it is configured.
@@ -41,7 +47,7 @@ def create_app(settings: ServerSettings, open_store: "Callable[[], StoreService]
     app = FastAPI(
         title="Larder",
         version=version("larder"),
-        lifespan=_lifespan,
+        lifespan=functools.partial(_lifespan, announce=announce),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -55,6 +61,7 @@ def create_app(settings: ServerSettings, open_store: "Callable[[], StoreService]
     describe(app, has_tokens=settings.tokens is not None)
     # The last one added is the outermost.
     app.add_middleware(BodyGuard)
+    app.add_middleware(QueryGuard)
     app.add_middleware(TokenGuard, tokens=settings.tokens)
     app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
     app.add_middleware(Observe, metrics=metrics, has_access_log=settings.has_access_log)
@@ -69,7 +76,7 @@ def _open(settings: ServerSettings) -> "StoreService":
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI, announce: Callable[[str], None]) -> AsyncIterator[None]:
     state: ServerState = app.state.larder
     try:
         await state.store.start()
@@ -81,6 +88,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # What was loaded so far lives as long as the process: the collector need not walk it during a lookup.
     gc.collect()
     gc.freeze()
+    clock = state.store.clock
+    announce("" if clock.is_system else f"on a clock that says {clock.now().isoformat(timespec='seconds')}")
     try:
         yield
     finally:

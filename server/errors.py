@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import Response
 
-from server.limits import UNAVAILABLE_RETRY_SECONDS
+from server.limits import DETAIL_CHARS_MAX, UNAVAILABLE_RETRY_SECONDS
 from store import errors
 from store.errors import LarderError
 
@@ -89,6 +89,8 @@ def feast_status_of(error: Exception) -> int | None:
 
 def answer(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """Returns an answer of the one shape that all refusals have."""
+    if len(detail) > DETAIL_CHARS_MAX:
+        detail = f"{detail[: DETAIL_CHARS_MAX * 3 // 4]} ... {detail[-DETAIL_CHARS_MAX // 4 :]}"
     # A message may quote what a client sent, also half of a surrogate pair, which UTF-8 cannot carry.
     sayable = detail.encode("utf-8", "backslashreplace").decode()
     return Response(msgspec.json.encode({"detail": sayable}), status, headers, media_type="application/json")

@@ -1,23 +1,27 @@
 """The guards in front of the handlers: same-shaped layers that each check one thing and know no feature.
 
-In the order in which a request meets them: host, token, path, content type, body size.
+In the order in which a request meets them: host, token, path, query, content type, body size.
 """
 
 import asyncio
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 from starlette.exceptions import HTTPException
 
 from server.auth import TokenTable
 from server.errors import refuse
-from server.limits import BODY_SECONDS_MAX
+from server.limits import BODY_SECONDS_MAX, BUSY_RETRY_SECONDS
 from server.policy import policy_for
-from store.errors import TooLarge
+from store.errors import TooLarge, shown
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_HOST = re.compile(r"(?P<name>\[[^\[\]]*\]|[^:\[\]]*)(:\d*)?")
 _REALM = 'Bearer realm="larder"'
 
 
@@ -48,7 +52,7 @@ class HostGuard:
             receive,
             send,
             400,
-            f"host {host!r} is not served here (expected one Host header out of {sorted(self.allowed)}); "
+            f"host {shown(host)} is not served here (expected one Host header out of {sorted(self.allowed)}); "
             "call the server by one of these names, or add yours to LARDER_ALLOWED_HOSTS",
         )
 
@@ -74,24 +78,50 @@ class TokenGuard:
                 return
             if policy is not None and policy.scope not in entry.scopes:
                 detail = (
-                    f"token {entry.name!r} has the scopes {sorted(entry.scopes)}, and {scope['path']} needs "
-                    f"{str(policy.scope)!r}; use a token that has it"
+                    f"token {entry.name!r} has the scopes {[str(s) for s in sorted(entry.scopes)]}, and "
+                    f"{scope['path']} needs {str(policy.scope)!r}; use a token that has it"
                 )
                 challenge = f'{_REALM}, error="insufficient_scope", scope="{policy.scope}"'
                 await refuse(scope, receive, send, 403, detail, {"WWW-Authenticate": challenge})
                 return
         if policy is None:
-            await refuse(scope, receive, send, 404, f"no such path {scope['path']!r}; /docs lists them all")
+            await refuse(scope, receive, send, 404, f"no such path {shown(scope['path'])}; /docs lists them all")
             return
         await self.app(scope, receive, send)
 
 
+class QueryGuard:
+    """Refuses a query parameter that its path does not take: a misspelt one must not be skipped in silence."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Passes a request on if its path takes all of its query parameters."""
+        if scope["type"] == "http" and scope["query_string"]:
+            policy = policy_for(scope["path"])
+            assert policy is not None, "the token guard stands in front and knows every path"
+            given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+            unknown = sorted({name for name, _ in given} - policy.query)
+            if unknown:
+                taken = f"it takes {sorted(policy.query)}" if policy.query else "it takes none"
+                detail = f"query parameters {shown(unknown)} are unknown to {scope['path']}; {taken}"
+                await refuse(scope, receive, send, 422, detail)
+                return
+        await self.app(scope, receive, send)
+
+
 class BodyGuard:
-    """Refuses a body of a kind or size that its path does not take, also one that hides its size."""
+    """Refuses a body of a kind or size that its path does not take, also one that hides its size.
+
+    Attributes:
+        held_bytes: by path, the bodies of requests that are not answered yet.
+    """
 
     def __init__(self, app: "ASGIApp", seconds_max: float = BODY_SECONDS_MAX) -> None:
         self.app = app
         self.seconds_max = seconds_max
+        self.held_bytes: Counter[str] = Counter()
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Passes a request on with a body that is counted as it is read."""
@@ -107,8 +137,8 @@ class BodyGuard:
         bytes_max = policy.body_bytes_max.get(content_type)
         if bytes_max is None or headers_named(scope, b"content-encoding") not in ([], [b"identity"]):
             detail = (
-                f"content type {content_type!r} or its encoding is not taken by {scope['path']}; send Content-Type "
-                f"{' or '.join(policy.body_bytes_max)}, in UTF-8 and not compressed"
+                f"content type {shown(content_type)} or its encoding is not taken by {scope['path']}; send "
+                f"Content-Type {' or '.join(policy.body_bytes_max)}, in UTF-8 and not compressed"
             )
             await refuse(scope, receive, send, 415, detail, {"Accept-Post": ", ".join(policy.body_bytes_max)})
             return
@@ -118,34 +148,56 @@ class BodyGuard:
             # The body is not read, so the connection cannot carry another request.
             await refuse(scope, receive, send, 413, detail, {"Connection": "close"})
             return
-        await self.app(scope, _counted(receive, scope["path"], bytes_max, self.seconds_max), send)
-
-
-def _counted(receive: "Receive", path: str, bytes_max: int, seconds_max: float) -> "Receive":
-    """Returns a `receive` that raises when the body passes its bound or takes too long."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds_max
-    received = 0
-    is_whole = False
-
-    async def counted() -> "Message":
-        nonlocal received, is_whole
-        if is_whole:
-            # What follows a whole body is only the news that the client has gone, which may take its time.
-            return await receive()
+        body = _CountedBody(receive, scope["path"], bytes_max, self.seconds_max, self.held_bytes)
         try:
-            async with asyncio.timeout_at(deadline):
-                message = await receive()
+            await self.app(scope, body.receive, send)
+        finally:
+            self.held_bytes[scope["path"]] -= body.received
+
+
+class _CountedBody:
+    """A body as it is read: an error when it passes its bound, takes too long, or finds the worker's memory taken."""
+
+    def __init__(
+        self, receive: "Receive", path: str, bytes_max: int, seconds_max: float, held_bytes: Counter[str]
+    ) -> None:
+        self._receive = receive
+        self._path = path
+        self._bytes_max = bytes_max
+        self._seconds_max = seconds_max
+        self._deadline = asyncio.get_running_loop().time() + seconds_max
+        self._held_bytes = held_bytes
+        self._is_whole = False
+        self.received = 0
+
+    async def receive(self) -> "Message":
+        if self._is_whole:
+            # What follows a whole body is only the news that the client has gone, which may take its time.
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
         except TimeoutError as error:
-            detail = f"body of {path}: not whole after {seconds_max:g} seconds ({received} bytes came); send it faster"
+            detail = (
+                f"body of {self._path}: not whole after {self._seconds_max:g} seconds ({self.received} bytes came); "
+                "send it faster"
+            )
             raise HTTPException(408, detail, {"Connection": "close"}) from error
-        received += len(message.get("body", b""))
-        is_whole = not message.get("more_body", False)
-        if received > bytes_max:
-            raise TooLarge(_too_large(path, f"more than {bytes_max} bytes", bytes_max))
+        self._count(len(message.get("body", b"")))
+        self._is_whole = not message.get("more_body", False)
         return message
 
-    return counted
+    def _count(self, size: int) -> None:
+        self.received += size
+        self._held_bytes[self._path] += size
+        if self.received > self._bytes_max:
+            raise TooLarge(_too_large(self._path, f"more than {self._bytes_max} bytes", self._bytes_max))
+        policy = policy_for(self._path)
+        assert policy is not None, "the token guard stands in front and knows every path"
+        most = policy.bodies_bytes_max
+        if most is not None and self._held_bytes[self._path] > most:
+            detail = f"bodies of {self._path} take {most} bytes, which is all that one worker holds at once; try again"
+            raise HTTPException(503, detail, {"Retry-After": str(BUSY_RETRY_SECONDS), "Connection": "close"})
 
 
 def _too_large(path: str, size: str, bytes_max: int) -> str:
@@ -177,8 +229,5 @@ def _bearer(scope: "Scope") -> bytes:
 
 def _without_port(host: str) -> str:
     """Returns a Host header's name in lower case, without port and without the dot of a rooted name."""
-    name = host.strip().lower()
-    if name.startswith("["):
-        address, bracket, _ = name.partition("]")
-        return address + bracket
-    return name.partition(":")[0].removesuffix(".")
+    found = _HOST.fullmatch(host.strip().lower())
+    return found["name"].removesuffix(".") if found else host

@@ -48,11 +48,39 @@ ZYGOTE_END_SECONDS = 5.0
 BODY_SECONDS_MAX = 60.0
 """How long a client may take to send its body: 256 MB in a minute is 34 Mbit/s; a trickle holds a slot no longer."""
 
+HEAD_BYTES_MAX = 96 * 1024
+"""Request line and headers: a URL at its bound and 32 KB of headers, twice what common proxies let through."""
+
+URL_BYTES_MAX = 64 * 1024
+"""A retrieval with its features in the query: 1,500 references of 40 characters; longer ones come by service name."""
+
+HEAD_SECONDS_MAX = 10.0
+"""How long a head may take, and a new connection to begin one: an ordinary head comes in one packet."""
+
+CONNECTIONS_MAX = 800
+"""Connections of one worker: with files and Redis they stay below the 1,024 open files that a process usually may
+have. Callers' pools hold tens each; beyond it a proxy in front is due."""
+
+REFUSED_LINGER_SECONDS = 1.0
+"""How long the rest of a refused head is read and thrown away: an unread rest would make the kernel cut the answer."""
+
+PUSH_INLINE_BYTES_MAX = 64 * 1024
+"""A push up to this size is parsed at once, in about a millisecond; a larger one beside the event loop."""
+
+PUSH_CONCURRENT_MAX = 2
+"""Larger pushes that one worker parses and checks at once: each wants a core for up to a second."""
+
+BODIES_BYTES_MAX = 256 * 1024 * 1024
+"""Bodies of one path that a worker has in memory at once: eight of the largest pushes, or thousands of slow senders."""
+
 MATERIALIZE_CONCURRENT_MAX = 2
 """Materializations at once in one worker: each wants a core, and a lookup wants the other."""
 
 ASYNC_REFUSAL_SECONDS = 1.0
 """How long a background materialization may take to fail at once (unknown view, lease held) before 202 is answered."""
+
+DETAIL_CHARS_MAX = 4_000
+"""Of the sentence in a refusal; one that lists what a caller sent, like column names, is cut in the middle."""
 
 BUSY_RETRY_SECONDS = 5
 """What a full server tells a client to wait: about one retrieval of 1 M rows."""

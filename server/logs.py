@@ -1,8 +1,11 @@
 """Logs as JSON lines on standard error, one event a line, whoever logs: Larder, uvicorn, Feast."""
 
+import io
 import logging
 import os
+import re
 import sys
+import threading
 
 import structlog
 
@@ -12,6 +15,28 @@ _SHARED: list[structlog.typing.Processor] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class PrintedLines(io.TextIOBase):
+    """A standard output whose lines become events of the log; each thread's lines stay whole."""
+
+    def __init__(self) -> None:
+        self._begun = threading.local()
+
+    def writable(self) -> bool:
+        """Whether it can be written to: always."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Logs the lines that are whole."""
+        *lines, self._begun.text = (getattr(self._begun, "text", "") + text).split("\n")
+        for line in lines:
+            if event := _COLOUR.sub("", line).strip():
+                logging.getLogger("larder.printed").info("%s", event)
+        return len(text)
 
 
 def configure_logs(level: int = logging.INFO) -> None:
@@ -41,4 +66,6 @@ def configure_logs(level: int = logging.INFO) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # A materialization draws its progress for a person at a terminal; among lines of JSON nobody watches it.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    # Feast prints what it materializes, in colours.
+    sys.stdout = PrintedLines()
     logging.captureWarnings(True)

@@ -1,5 +1,6 @@
 """The outermost layer: counts and times every request, logs it if asked to, and answers what nobody foresaw."""
 
+import asyncio
 import secrets
 import sys
 import time
@@ -9,12 +10,16 @@ import structlog
 from starlette.requests import ClientDisconnect
 
 from server.errors import feast_status_of, refuse
+from server.limits import UNAVAILABLE_RETRY_SECONDS
 from server.metrics import Metrics
 from server.policy import policy_for
 from store.errors import LarderError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_LOGGED_CHARS = 200
+"""Of a path that a client made up, in a line of the log."""
 
 _CLIENT_GONE = 499
 """What nginx logs for a client that left before its answer; nobody receives it."""
@@ -47,6 +52,15 @@ class Observe:
             await self.app(scope, receive, noting)
         except ClientDisconnect:
             status = _CLIENT_GONE
+        except asyncio.CancelledError:
+            # Only the end of the grace of a stopping server cancels a request.
+            if status:
+                # The answer has begun; uvicorn cuts the connection, which tells the client that it is not whole.
+                self.log.warning("answer cut short by the end of the server", path=scope["path"])
+                return
+            headers = {"Retry-After": str(UNAVAILABLE_RETRY_SECONDS), "Connection": "close"}
+            detail = f"the server is stopping and {scope['path']} was not done in time; ask again"
+            await refuse(scope, receive, noting, 503, detail, headers)
         except Exception as error:  # the edge of a request: nothing above this can answer
             if status:
                 self._log_failure(scope, error)
@@ -68,7 +82,11 @@ class Observe:
     def _log_failure(self, scope: "Scope", error: Exception) -> str:
         request_id = secrets.token_hex(8)
         self.log.error(
-            "request failed", path=scope["path"], method=scope["method"], request_id=request_id, exc_info=error
+            "request failed",
+            path=scope["path"][:_LOGGED_CHARS],
+            method=scope["method"],
+            request_id=request_id,
+            exc_info=error,
         )
         return request_id
 
@@ -82,7 +100,7 @@ class Observe:
         if self.has_access_log:
             self.log.info(
                 "request",
-                path=scope["path"],
+                path=scope["path"][:_LOGGED_CHARS],
                 method=scope["method"],
                 status=status,
                 latency_ms=round(seconds * 1000, 3),

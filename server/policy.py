@@ -7,7 +7,7 @@ the router would accept, but the table does not know, reaches a handler with the
 from dataclasses import dataclass, field
 
 from server.auth import Scope
-from server.limits import HISTORICAL_JSON_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX
+from server.limits import BODIES_BYTES_MAX, HISTORICAL_JSON_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX
 from store.limits import HISTORICAL_BODY_BYTES_MAX, LOOKUP_BODY_BYTES_MAX, PUSH_BODY_BYTES_MAX
 
 JSON = "application/json"
@@ -18,13 +18,16 @@ CSV = "text/csv"
 
 @dataclass(frozen=True, slots=True)
 class RoutePolicy:
-    """What one path demands. `scope` None means that no token is needed.
+    """What one path demands. `scope` None means that no token is needed; `query` names the parameters that it takes.
 
     Units: `body_bytes_max` maps each content type accepted to the greatest body in bytes; empty: no body at all.
+        `bodies_bytes_max` bounds all bodies of the path that a worker has in memory; None: its handler does that.
     """
 
     scope: Scope | None
     body_bytes_max: dict[str, int] = field(default_factory=dict)
+    query: frozenset[str] = frozenset()
+    bodies_bytes_max: int | None = BODIES_BYTES_MAX
 
 
 _READ_ONLY = RoutePolicy(Scope.READ)
@@ -38,11 +41,13 @@ POLICIES: dict[str, RoutePolicy] = {
             ARROW_STREAM: HISTORICAL_BODY_BYTES_MAX,
             PARQUET: HISTORICAL_BODY_BYTES_MAX,
         },
+        query=frozenset({"features", "feature_service", "full_feature_names", "filter_by_created_timestamp"}),
+        bodies_bytes_max=None,
     ),
     "/push": RoutePolicy(Scope.WRITE, {JSON: PUSH_BODY_BYTES_MAX}),
     "/write-to-online-store": RoutePolicy(Scope.WRITE, {JSON: PUSH_BODY_BYTES_MAX}),
-    "/materialize": RoutePolicy(Scope.ADMIN, {JSON: SMALL_BODY_BYTES_MAX}),
-    "/materialize-incremental": RoutePolicy(Scope.ADMIN, {JSON: SMALL_BODY_BYTES_MAX}),
+    "/materialize": RoutePolicy(Scope.ADMIN, {JSON: SMALL_BODY_BYTES_MAX}, query=frozenset({"async"})),
+    "/materialize-incremental": RoutePolicy(Scope.ADMIN, {JSON: SMALL_BODY_BYTES_MAX}, query=frozenset({"async"})),
     "/health": RoutePolicy(None),
     "/ready": _READ_ONLY,
     "/metrics": _READ_ONLY,

@@ -19,6 +19,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from server.connections import BoundedHttpProtocol
 from server.limits import CONNECTION_BACKLOG, KEEP_ALIVE_SECONDS, SHUTDOWN_SECONDS, WORKER_HEALTH_SECONDS
 from server.settings import ServerSettings
 from store.errors import ConfigError, LarderError
@@ -39,8 +40,14 @@ def serve(settings: ServerSettings) -> int:
     """
     listener = bound_socket(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    sys.stderr.write(f"larder: serving {settings.repo_path} on http://{host}:{listener.getsockname()[1]}\n")
-    return _serve_alone(settings, listener) if settings.workers == 1 else _serve_many(settings, listener)
+    announcement = f"larder: serving {settings.repo_path} on http://{host}:{listener.getsockname()[1]}"
+    start = _serve_alone if settings.workers == 1 else _serve_many
+    return start(settings, listener, announcement)
+
+
+def _announce(announcement: str, note: str) -> None:
+    sys.stderr.write(f"{announcement} {note}".rstrip() + "\n")
+    sys.stderr.flush()
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -65,13 +72,13 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve_alone(settings: ServerSettings, listener: socket.socket) -> int:
+def _serve_alone(settings: ServerSettings, listener: socket.socket, announcement: str) -> int:
     from server.app import create_app
     from server.logs import configure_logs
     from server.threads import is_work_running
 
     configure_logs()
-    config = _config(settings, create_app(settings))
+    config = _config(settings, create_app(settings, announce=functools.partial(_announce, announcement)))
     # Uvicorn raises the signal anew once it has stopped; the work is done then, so that is not a failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
@@ -87,12 +94,12 @@ def _serve_alone(settings: ServerSettings, listener: socket.socket) -> int:
     return 0
 
 
-def _serve_many(settings: ServerSettings, listener: socket.socket) -> int:
+def _serve_many(settings: ServerSettings, listener: socket.socket, announcement: str) -> int:
     folder = tempfile.mkdtemp(prefix="larder-metrics-")
     os.environ.update(dict.fromkeys(_METRICS_VARIABLES, folder))
     # The workers tell in their own words what is wrong; the parent has nothing to add.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    config = _config(settings, functools.partial(make_worker_app, settings), is_factory=True)
+    config = _config(settings, functools.partial(make_worker_app, settings, announcement), is_factory=True)
     workers = Multiprocess(config, sockets=[listener])
     try:
         workers.run()
@@ -101,8 +108,11 @@ def _serve_many(settings: ServerSettings, listener: socket.socket) -> int:
     return 1 if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes) else 0
 
 
-def make_worker_app(settings: ServerSettings) -> "FastAPI":
-    """Returns the application in a worker process; a worker that cannot start says so and stops them all."""
+def make_worker_app(settings: ServerSettings, announcement: str) -> "FastAPI":
+    """Returns the application in a worker process; a worker that cannot start says so and stops them all.
+
+    The first worker that serves announces them all.
+    """
     from server.app import create_app
     from server.logs import configure_logs
 
@@ -110,15 +120,19 @@ def make_worker_app(settings: ServerSettings) -> "FastAPI":
     # Workers go when the process that started them goes, even if that was killed.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     try:
-        return create_app(settings)
+        return create_app(settings, announce=lambda note: _once("announced", announcement, note))
     except LarderError as error:
-        with contextlib.suppress(FileExistsError):
-            # All workers fail for the same reason; the first one tells it.
-            Path(os.environ[_METRICS_VARIABLES[0]], "refusal").touch(exist_ok=False)
-            sys.stderr.write(f"larder: {error}\n")
-            sys.stderr.flush()
+        # All workers fail for the same reason; the first one tells it.
+        _once("refusal", f"larder: {error}", "")
         # At once: a worker that takes its time to end answers no health check, for which its parent would wait.
         os._exit(STARTUP_FAILURE)
+
+
+def _once(what: str, text: str, note: str) -> None:
+    """Tells something, unless another worker has told it."""
+    with contextlib.suppress(FileExistsError):
+        Path(os.environ[_METRICS_VARIABLES[0]], what).touch(exist_ok=False)
+        _announce(text, note)
 
 
 def _config(settings: ServerSettings, app: object, *, is_factory: bool = False) -> uvicorn.Config:
@@ -127,7 +141,7 @@ def _config(settings: ServerSettings, app: object, *, is_factory: bool = False) 
         factory=is_factory,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttpProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -4,13 +4,14 @@ A field that is not listed here is refused: a misspelt option must not be skippe
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from mmap import mmap
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from store.clock import to_us
-from store.errors import BadBody, TooLarge, UnequalLengths
+from server.json_bodies import refuse_repeated_keys
+from store.errors import BadBody, TooLarge, UnequalLengths, shortened, shown
 
 Columns = dict[str, list[Any]]
 
@@ -124,20 +125,23 @@ class Refusal(msgspec.Struct):
 Body = TypeVar("Body")
 
 
-def decode(body: bytes, kind: type[Body]) -> Body:
+def decode(body: bytes | mmap, kind: type[Body]) -> Body:
     """Returns a JSON body as the struct that it should be.
 
     Raises:
-        BadBody: not JSON (the message names the byte), or a field missing, unknown or mistyped (it names the path).
+        BadBody: not JSON (the message names the byte), or a field missing, unknown, mistyped or given twice (it names
+            the path or the key).
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        decoded = msgspec.json.decode(body, type=kind)
+        refuse_repeated_keys(body)
+        return decoded
     except msgspec.ValidationError as error:
         fields = ", ".join(kind.__struct_fields__)  # type: ignore[attr-defined]
-        raise BadBody(f"body: {error}; the fields are {fields} (see /docs)") from error
+        raise BadBody(f"body: {shortened(error)}; the fields are {fields} (see /docs)") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         where = "" if "byte" in str(error) else f" (at its end, byte {len(body)})"
-        raise BadBody(f"body: not valid JSON: {error}{where}; send one JSON object in UTF-8") from error
+        raise BadBody(f"body: not valid JSON: {shortened(error)}{where}; send one JSON object in UTF-8") from error
     except RecursionError as error:
         raise BadBody("body: JSON nested too deeply; send columns of plain values") from error
 
@@ -151,7 +155,9 @@ def row_count_of(columns: Mapping[str, Sequence[Any]], what: str, rows_max: int)
     """
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise UnequalLengths(f"{what}: columns of unequal lengths {lengths!r}; send one value per row in every column")
+        raise UnequalLengths(
+            f"{what}: columns of unequal lengths {shown(lengths)}; send one value per row in every column"
+        )
     row_count = next(iter(lengths.values()), 0)
     if row_count > rows_max:
         raise TooLarge(f"{what}: {row_count} rows, at most {rows_max} are taken; send the rows in several requests")
@@ -175,14 +181,16 @@ def check_selection(features: Sequence[str], feature_service: str | None, featur
 
 
 def instant(field: str, text: str) -> datetime:
-    """Returns an ISO 8601 instant; one without a zone is UTC.
+    """Returns an ISO 8601 instant in UTC; one without a zone is UTC.
 
     Raises:
-        BadBody: it is not one.
+        BadBody: it is not one, or not in the years 1 to 9999 UTC.
     """
     try:
         moment = datetime.fromisoformat(text)
-        to_us(moment)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise BadBody(f"{field}: {text!r} is not an ISO 8601 instant; write it like 2013-12-01T12:00:00Z") from error
-    return moment
+        raise BadBody(
+            f"{field}: {shown(text)} is not an ISO 8601 instant in the years 1 to 9999 UTC; "
+            "write it like 2013-12-01T12:00:00Z"
+        ) from error

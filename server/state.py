@@ -4,10 +4,14 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from server.limits import GAUGE_SECONDS, MATERIALIZE_CONCURRENT_MAX
+import structlog
+
+from server.limits import GAUGE_SECONDS, MATERIALIZE_CONCURRENT_MAX, PUSH_CONCURRENT_MAX
 from server.metrics import Metrics
 from server.retrieval.client import Retrievals
 from server.threads import Slots
+
+_log = structlog.get_logger("larder.server")
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -22,10 +26,11 @@ class ServerState:
     store: "StoreService"
     metrics: Metrics
     retrievals: Retrievals
+    push_slots: Slots = field(default_factory=lambda: Slots("large pushes", PUSH_CONCURRENT_MAX))
     materialize_slots: Slots = field(default_factory=lambda: Slots("materializations", MATERIALIZE_CONCURRENT_MAX))
 
     async def renew_gauges(self) -> None:
-        """Renews the gauges that describe this worker."""
+        """Renews the gauges that describe this worker; asks Redis, which may take as long as its deadline."""
         readiness = await self.store.readiness()
         self.metrics.is_ready.set(readiness.is_ready)
         self.metrics.registry_age.set(readiness.registry_age_seconds)
@@ -33,7 +38,11 @@ class ServerState:
     async def keep_gauges_fresh(self) -> None:
         """Renews the gauges for as long as the worker lives."""
         while True:
-            await self.renew_gauges()
+            try:
+                await self.renew_gauges()
+            except Exception as error:  # noqa: BLE001 - the edge of a scheduled job: told, and done again
+                self.metrics.is_ready.set(0)
+                _log.error("gauges cannot be renewed", exc_info=error)
             await asyncio.sleep(GAUGE_SECONDS)
 
 

@@ -80,8 +80,12 @@ class MaterializeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether the store can serve: one statement per part, None where that part is well."""
+    """Whether the store can serve: one statement per part, None where that part is well.
 
+    `has_registry`: there is a last good registry, which serves also while `registry_problem` lasts.
+    """
+
+    has_registry: bool
     registry_problem: str | None
     online_store_problem: str | None
     clock_note: str | None
@@ -89,5 +93,5 @@ class Readiness:
 
     @property
     def is_ready(self) -> bool:
-        """Whether lookups can be answered; a shifted clock is a note, not a fault."""
-        return self.registry_problem is None and self.online_store_problem is None
+        """Whether lookups can be answered; a shifted clock and an outdated registry are notes, not faults."""
+        return self.has_registry and self.online_store_problem is None

@@ -233,4 +233,6 @@ class StoreService:
         note = (
             None if self.clock.is_system else f"the clock is not the system's: it says {self.clock.now().isoformat()}"
         )
-        return Readiness(self._snapshots.problem, online_problem, note, self._snapshots.age_seconds)
+        return Readiness(
+            self._snapshots.is_loaded, self._snapshots.problem, online_problem, note, self._snapshots.age_seconds
+        )

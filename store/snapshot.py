@@ -114,6 +114,11 @@ class RegistrySnapshots:
         """How long ago the held state was last found to be the current one."""
         return time.monotonic() - self._checked
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether there is a last good state."""
+        return self._current is not None
+
     def current(self) -> Snapshot:
         """Returns the last good state.
 

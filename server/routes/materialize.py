@@ -14,8 +14,7 @@ from server.routes.historical import query_flag
 from server.schemas import MaterializeBody, MaterializeIncrementalBody, decode, instant
 from server.state import ServerState, state_of
 from server.threads import in_thread
-from store.clock import to_us
-from store.errors import BadBody
+from store.errors import BadBody, shown
 from store.requests import MaterializeRequest
 
 router = APIRouter(tags=["materialize"])
@@ -43,13 +42,14 @@ async def materialize(request: Request) -> Response:
         raise BadBody("start_ts, end_ts: both are needed unless disable_event_timestamp is true; give both")
     else:
         start, end = instant("start_ts", body.start_ts), instant("end_ts", body.end_ts)
-        if to_us(start) >= to_us(end):
+        if start >= end:
             raise BadBody(
-                f"start_ts {body.start_ts!r} is not before end_ts {body.end_ts!r}; the interval is [start, end)"
+                f"start_ts {shown(body.start_ts)} is not before end_ts {shown(body.end_ts)}; "
+                "the interval is [start, end)"
             )
     asked = MaterializeRequest(
-        end=_aware(end),
-        start=_aware(start),
+        end=end,
+        start=start,
         feature_views=body.feature_views,
         disable_event_timestamp=body.disable_event_timestamp,
     )
@@ -61,7 +61,7 @@ async def materialize_incremental(request: Request) -> Response:
     """Materializes from where the last run ended up to end_ts; answers when it is done."""
     body = decode(await request.body(), MaterializeIncrementalBody)
     _refuse_version(body.version)
-    end = _aware(instant("end_ts", body.end_ts))
+    end = instant("end_ts", body.end_ts)
     return await _run(request, state_of(request), MaterializeRequest(end=end, feature_views=body.feature_views))
 
 
@@ -101,8 +101,6 @@ def _tell(run: "asyncio.Task[None]", views: str | list[str]) -> None:
 
 def _refuse_version(version: str | None) -> None:
     if version is not None:
-        raise BadBody(f"version: {version!r} cannot be materialized by version here; leave it out for the current one")
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        raise BadBody(
+            f"version: {shown(version)} cannot be materialized by version here; leave it out for the current one"
+        )

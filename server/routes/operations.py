@@ -41,7 +41,11 @@ async def health() -> Response:
 
 @router.get("/ready", responses={200: json_answer("Lookups can be answered.")})
 async def ready(request: Request) -> Response:
-    """Says whether lookups can be answered, and if not, why; also if the clock is not the system's."""
+    """Says whether lookups can be answered, and if not, why.
+
+    A registry that has broken is told and does not count as long as the last good one serves. Also told is a clock
+    that is not the system's.
+    """
     store = state_of(request).store
     readiness = await store.readiness()
     report = {
@@ -76,9 +80,8 @@ def _registry_version(store: "StoreService") -> str | None:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
     """Returns the server's metrics in Prometheus' text format, of all workers together."""
-    state = state_of(request)
-    await state.renew_gauges()
-    return Response(state.metrics.scrape(), media_type=CONTENT_TYPE)
+    # The gauges are renewed in the background: a scrape waits for no Redis.
+    return Response(state_of(request).metrics.scrape(), media_type=CONTENT_TYPE)
 
 
 @router.get("/docs", include_in_schema=False)

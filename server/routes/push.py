@@ -1,42 +1,81 @@
 """`POST /push` and `POST /write-to-online-store`: rows that come one request at a time, in Feast's shapes."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from server.limits import PUSH_INLINE_BYTES_MAX
 from server.openapi import json_answer, json_body
 from server.policy import JSON
-from server.schemas import Columns, PushBody, RowsAccepted, WriteBody, decode, row_count_of
+from server.schemas import Columns, PushBody, Refusal, RowsAccepted, WriteBody, decode, row_count_of
 from server.state import ServerState, state_of
+from server.threads import in_thread
 from store.errors import BadBody
 from store.limits import PUSH_ROWS_MAX
 from store.requests import PushRequest
 
 router = APIRouter(tags=["write"])
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
-    200: json_answer("All rows are written; with a refusal, none is.", RowsAccepted)
+    200: json_answer("All rows are written; with a refusal (4xx), none is.", RowsAccepted),
+    503: json_answer(
+        "Redis or a source failed, or too much is under way. If Redis failed in the middle (it was full, or went "
+        "away), some rows may be online, and none has landed offline. Repeat the push unchanged: rows that are there "
+        "already are not written twice.",
+        Refusal,
+    ),
 }
+
+
+_Body = TypeVar("_Body", PushBody, WriteBody)
 
 
 @router.post("/push", openapi_extra=json_body(PushBody), responses=_ACCEPTED)
 async def push(request: Request) -> Response:
     """Writes rows to every feature view of a push source, online, offline or both."""
-    body = decode(await request.body(), PushBody)
-    _check(body.df)
-    state = state_of(request)
-    rows = await state.store.push(PushRequest(body.push_source_name, body.df, body.to))
+    state, content = state_of(request), await request.body()
+    with _place_for(state, content):
+        body = await _decoded(content, PushBody)
+        rows = await state.store.push(PushRequest(body.push_source_name, body.df, body.to))
     return _accepted(state, rows)
 
 
 @router.post("/write-to-online-store", openapi_extra=json_body(WriteBody), responses=_ACCEPTED)
 async def write_to_online_store(request: Request) -> Response:
     """Writes rows to one feature view, online only."""
-    body = decode(await request.body(), WriteBody)
-    _check(body.df)
-    state = state_of(request)
-    rows = await state.store.write_online(body.feature_view_name, body.df)
+    state, content = state_of(request), await request.body()
+    with _place_for(state, content):
+        body = await _decoded(content, WriteBody)
+        rows = await state.store.write_online(body.feature_view_name, body.df)
     return _accepted(state, rows)
+
+
+@contextmanager
+def _place_for(state: ServerState, content: bytes) -> Iterator[None]:
+    """Holds one of the places for large pushes, if this is one; refused where all are taken."""
+    if len(content) <= PUSH_INLINE_BYTES_MAX:
+        yield
+        return
+    state.push_slots.take()
+    try:
+        yield
+    finally:
+        state.push_slots.give_back()
+
+
+async def _decoded(content: bytes, kind: type[_Body]) -> _Body:
+    """Returns a body, parsed beside the event loop if it is large."""
+    if len(content) <= PUSH_INLINE_BYTES_MAX:
+        return _checked(content, kind)
+    return await in_thread(lambda: _checked(content, kind))
+
+
+def _checked(content: bytes, kind: type[_Body]) -> _Body:
+    body = decode(content, kind)
+    _check(body.df)
+    return body
 
 
 def _check(columns: Columns) -> None:

@@ -1,10 +1,16 @@
+import asyncio
 import json
 import socket
+from typing import Any
 
 import httpx
 import pytest
+from starlette.exceptions import HTTPException
 
+from server.guards import BodyGuard
+from server.limits import BODIES_BYTES_MAX
 from server.policy import POLICIES, policy_for
+from store.limits import PUSH_BODY_BYTES_MAX
 from tests.server.conftest import TOKENS
 from tests.server.live import LiveServer
 
@@ -61,7 +67,7 @@ def test_a_token_opens_the_paths_of_its_scope_and_no_other(guarded: LiveServer, 
         assert answer.status_code in {200, 422}, answer.text
     else:
         assert answer.status_code == 403
-        assert SCOPES[path] in answer.json()["detail"]
+        assert f"has the scopes ['{scope}'], and {path} needs '{SCOPES[path]}'" in answer.json()["detail"]
         assert f'scope="{SCOPES[path]}"' in answer.headers["www-authenticate"]
 
 
@@ -96,13 +102,30 @@ def test_hosts_of_this_machine_are_served(server: LiveServer, host: str) -> None
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1", "0.0.0.0"]
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "",
+        "[::1",
+        "0.0.0.0",
+        "[::1].evil.example",
+        "[::1]x",
+        "x[::1]",
+        "[[::1]]",
+        "localhost:evil.example",
+        "localhost:80:80",
+        "::1",
+        "x" * 10_000,
+    ],
 )
 def test_a_foreign_host_is_refused(server: LiveServer, host: str) -> None:
     for path in ("/health", "/ready", "/nothing"):
         answer = server.get(path, headers={"Host": host})
         assert answer.status_code == 400
         assert "LARDER_ALLOWED_HOSTS" in answer.json()["detail"]
+        assert len(answer.json()["detail"]) < 1_000
 
 
 def test_two_host_headers_are_refused(server: LiveServer) -> None:
@@ -140,6 +163,65 @@ def test_json_may_name_its_character_set(server: LiveServer) -> None:
     headers = {"Content-Type": 'Application/JSON; charset="UTF-8"'}
     answer = server.post("/get-online-features", content=json.dumps(LOOKUP).encode(), headers=headers)
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "named"),
+    [
+        ("/get-online-features", "full_feature_names=true", "full_feature_names"),
+        ("/materialize", "async=true&asink=true", "asink"),
+        ("/push", "to=online&", "'to'"),
+        ("/ready", "verbose", "verbose"),
+        ("/get-historical-features", "feature=a:b", "feature"),
+    ],
+)
+def test_an_unknown_query_parameter_is_refused_by_name(server: LiveServer, path: str, query: str, named: str) -> None:
+    answer = server.get(f"{path}?{query}") if path in READ_PATHS else server.post(f"{path}?{query}", {})
+    assert answer.status_code == 422
+    assert named in answer.json()["detail"]
+
+
+def test_bodies_that_a_worker_holds_at_once_are_bounded() -> None:
+    held = asyncio.run(_hold_bodies())
+    assert held["first"] == held["after"] == "taken"
+    assert held["beyond"] == "503 Retry-After 5"
+    assert held["left"] == 0
+
+
+async def _hold_bodies() -> dict[str, Any]:
+    """Holds as much as the bound allows in requests under way, then sends one byte more."""
+    finish = asyncio.Event()
+    holding = asyncio.Event()
+    half = BODIES_BYTES_MAX // PUSH_BODY_BYTES_MAX
+
+    async def handler(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        guard.running += 1
+        if guard.running == half:
+            holding.set()
+        await finish.wait()
+
+    guard = BodyGuard(handler)
+    guard.running = 0  # type: ignore[attr-defined]
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/push", "headers": headers}
+
+    async def sent(size: int) -> str:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": bytes(size), "more_body": False}
+
+        try:
+            await guard(scope, receive, None)  # type: ignore[arg-type]
+        except HTTPException as refusal:
+            return f"{refusal.status_code} Retry-After {dict(refusal.headers or {}).get('Retry-After')}"
+        return "taken"
+
+    under_way = [asyncio.create_task(sent(PUSH_BODY_BYTES_MAX)) for _ in range(half)]
+    await holding.wait()
+    beyond = await sent(1)
+    finish.set()
+    results = await asyncio.gather(*under_way)
+    return {"first": results[0], "beyond": beyond, "after": await sent(1), "left": guard.held_bytes["/push"]}
 
 
 def test_no_answer_invites_other_origins(server: LiveServer) -> None:

@@ -1,14 +1,24 @@
+import asyncio
+import json
 import re
+from pathlib import Path
 
 import pytest
 import schemathesis
+import structlog
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
+from server import state as server_state
+from server.metrics import Metrics
 from server.policy import POLICIES
-from tests.server.live import LiveServer
+from server.retrieval.client import Retrievals
+from server.state import ServerState
+from store.service import StoreService
+from tests.redis_servers import poll_until
+from tests.server.live import LiveServer, copy_repo
 
 
 def samples(server: LiveServer) -> dict[tuple[str, ...], float]:
@@ -47,6 +57,40 @@ def test_lookups_are_counted_by_keys_and_by_statuses_of_each_view(server: LiveSe
     assert grown("larder_request_seconds_count", "path=/get-online-features") == 1
     assert after["larder_ready",] == 1
     assert after["larder_registry_age_seconds",] < 60
+
+
+def test_what_feast_prints_is_told_as_events_without_colours(server: LiveServer) -> None:
+    poll_until(lambda: '"larder.printed"' in server.log())
+    told = [json.loads(line) for line in server.log().splitlines() if '"larder.printed"' in line]
+    assert any(event["event"].startswith("Materializing") for event in told)
+    assert "\\u001b" not in server.log()
+
+
+def test_gauges_are_renewed_again_after_a_failure_that_nobody_foresaw(
+    applied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_state, "GAUGE_SECONDS", 0.0)
+    monkeypatch.setenv("LARDER_EMBEDDED_IDLE_SECONDS", "2")
+    service = StoreService.open(copy_repo(applied, tmp_path / "repo", "embedded"))
+    metrics = Metrics()
+    state = ServerState(service, metrics, Retrievals(service))
+
+    async def watch() -> None:
+        gauges = asyncio.create_task(state.keep_gauges_fresh())
+        # No store at all is what no code foresees.
+        whole, service._online = service._online, None  # type: ignore[assignment]
+        while not told:  # noqa: ASYNC110 - nothing of the server's could set an event here
+            await asyncio.sleep(0)
+        assert metrics.is_ready._value.get() == 0
+        service._online = whole
+        while metrics.is_ready._value.get() == 0:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+        gauges.cancel()
+        await service.close()
+
+    with structlog.testing.capture_logs() as told:
+        asyncio.run(asyncio.wait_for(watch(), 60))
+    assert {event["event"] for event in told} == {"gauges cannot be renewed"}
 
 
 def test_paths_that_clients_make_up_are_no_labels(server: LiveServer) -> None:

@@ -78,11 +78,47 @@ def test_a_repo_that_cannot_be_served_refuses_to_start(tmp_path: Path, workers: 
         "project: cabs\nprovider: local\nregistry: data/r.db\nonline_store: {type: sqlite}\n"
     )
     done = larder("serve", "--repo", str(repo), "--port", "0", "--workers", workers)
-    assert done.returncode == 1
-    announced, refusal = done.stderr.splitlines()
-    assert announced.startswith("larder: serving")
-    assert refusal.startswith("larder: ")
-    assert "store.online.RedisOnlineStore" in refusal
+    # Also not a word about serving.
+    assert_one_sentence(done, "store.online.RedisOnlineStore")
+
+
+def test_a_demo_without_its_repo_is_one_sentence(tmp_path: Path) -> None:
+    assert_one_sentence(larder("demo", "--repo", str(tmp_path / "none")), "feature_store.yaml", "--repo")
+
+
+def test_a_clock_that_is_not_the_systems_is_announced_and_joined_without_the_variable(
+    applied: Path, tmp_path: Path
+) -> None:
+    repo = copy_repo(applied, tmp_path / "repo", "embedded")
+    for environ in ({"LARDER_CLOCK": "2013-12-05T19:06:00Z"}, {}):
+        with serving(repo, environ=environ) as live:
+            assert "on a clock that says 2013-12-05T19:0" in live.log()
+            clock = live.get("/ready").json()["clock"]
+            assert clock["is_system"] is False
+            assert clock["now"].startswith("2013-12-05T19:")
+
+
+@pytest.mark.long
+def test_a_materialization_that_outlasts_the_grace_is_told_and_leaves_nothing_behind(
+    applied: Path, tmp_path: Path
+) -> None:
+    repo = copy_repo(applied, tmp_path / "repo", "embedded")
+    source = repo / "data" / "stats.parquet"
+    source.unlink()
+    os.mkfifo(source)
+    answers: list[httpx.Response] = []
+    body = {"start_ts": "2000-01-01", "end_ts": "2100-01-01", "feature_views": ["driver_stats"]}
+    with serving(repo) as live:
+        running = threading.Thread(target=lambda: answers.append(live.post("/materialize", body)))
+        running.start()
+        poll_until(lambda: "driver_stats:" in live.log(), what="the materialization is under way")
+        live.process.send_signal(signal.SIGTERM)
+        running.join(30)
+        live.process.wait(20)
+        assert "Error" not in live.log()
+    assert answers[0].status_code == 503, answers[0].text
+    assert "stopping" in answers[0].json()["detail"]
+    assert int(answers[0].headers["retry-after"]) > 0
 
 
 def test_a_wrong_option_is_a_usage_error() -> None:

@@ -1,9 +1,11 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from store.limits import PUSH_ROWS_MAX
+from server.limits import PUSH_CONCURRENT_MAX
+from store.limits import PUSH_ROWS_MAX, PUSH_VALUE_BYTES_MAX, PUSH_VALUE_ELEMENTS_MAX
 from tests.redis_servers import poll_until
 from tests.server.live import LiveServer
 
@@ -94,6 +96,14 @@ def test_an_empty_push_writes_nothing(server: LiveServer) -> None:
         ({"df": {**drivers(105), "shoe": [1]}}, 422, "shoe"),
         ({"df": {k: v for k, v in drivers(105).items() if k != "rate"}}, 422, "rate"),
         ({"df": drivers(105, rate=[1.0, 2.0])}, 422, "'rate': 2"),
+        ({"df": drivers(105, event_timestamp=["0001-01-01T00:00:00+14:00"])}, 422, "row 0"),
+        ({"df": drivers(105, event_timestamp=["9999-12-31T23:59:59-12:00"])}, 422, "years 1 to 9999"),
+        ({"df": drivers(105, created=["0001-01-01T00:00:00+14:00"])}, 422, "created"),
+        ({"df": drivers(105, event_timestamp=["2020-01-01T00:00:00.0000000001Z"])}, 422, "9 digits"),
+        ({"df": drivers(105, marks=[[1.9]])}, 422, "marks"),
+        ({"df": drivers(105, 105, marks=[[1], [1, None]])}, 422, "row 1"),
+        ({"df": drivers(105, photo=["A" * (2 * PUSH_VALUE_BYTES_MAX)])}, 413, str(PUSH_VALUE_BYTES_MAX)),
+        ({"df": drivers(105, marks=[[1] * (PUSH_VALUE_ELEMENTS_MAX + 1)])}, 413, str(PUSH_VALUE_ELEMENTS_MAX)),
         ({"df": {"driver_id": [105] * (PUSH_ROWS_MAX + 1)}}, 413, str(PUSH_ROWS_MAX)),
     ],
 )
@@ -106,6 +116,36 @@ def test_one_bad_row_refuses_the_whole_push(
     assert list(answer.json()) == ["detail"]
     assert named in answer.json()["detail"]
     assert rate_of(server, 105) is None
+
+
+def test_the_first_and_last_instants_of_the_calendar_are_no_faults(server: LiveServer) -> None:
+    ancient = drivers(110, event_timestamp=["0001-01-01T00:00:00Z"])
+    assert server.post("/push", {"push_source_name": "stats_push", "df": ancient}).status_code == 200
+    found = server.lookup({"driver_id": [110]}, "driver_stats:rate").json()["results"][1]
+    assert found["event_timestamps"] == ["0001-01-01T00:00:00Z"]
+    for body in (
+        {"start_ts": "0001-01-01T00:00:00Z", "end_ts": "9999-12-31T23:59:59.999999Z", "feature_views": ["areas"]},
+        {"start_ts": "0001-01-01T00:00:00-14:00", "end_ts": "9999-12-31T23:59:59+12:00", "feature_views": ["areas"]},
+    ):
+        assert server.post("/materialize", body).status_code == 200
+    last = {"end_ts": "9999-12-31T23:59:59.999999Z", "feature_views": ["areas"]}
+    for _ in range(2):
+        answer = server.post("/materialize-incremental", last)
+        assert answer.status_code == 200, answer.text
+
+
+def test_a_push_as_large_as_its_bound_is_taken_and_many_at_once_are_told_to_come_again(server: LiveServer) -> None:
+    count = 20_000
+    frame = {name: values * count for name, values in drivers(111, marks=[list(range(20))]).items()}
+    body = {"push_source_name": "stats_push", "df": frame}
+    with ThreadPoolExecutor(PUSH_CONCURRENT_MAX + 4) as pool:
+        answers = list(pool.map(lambda _: server.post("/push", body), range(PUSH_CONCURRENT_MAX + 4)))
+    statuses = {answer.status_code for answer in answers}
+    assert statuses <= {200, 503}
+    assert 200 in statuses
+    for answer in answers:
+        assert answer.status_code == 200 or int(answer.headers["retry-after"]) > 0
+    assert rate_of(server, 111) == 0.75
 
 
 def test_rows_written_to_one_view_are_looked_up_at_once(server: LiveServer) -> None:
@@ -169,6 +209,8 @@ def test_materialize_without_event_timestamps(server: LiveServer) -> None:
         ({"start_ts": "2020-01-01"}, 422, "end_ts"),
         ({"start_ts": "2020-01-02", "end_ts": "2020-01-01"}, 422, "2020-01-02"),
         ({"start_ts": "2020-01-01", "end_ts": "2020-01-01T00:00:00Z"}, 422, "before"),
+        ({"start_ts": "0001-01-01T00:00:00+14:00", "end_ts": "2020-01-01"}, 422, "years 1 to 9999"),
+        ({"start_ts": "2020-01-01", "end_ts": "9999-12-31T23:59:59-12:00"}, 422, "years 1 to 9999"),
         ({"start_ts": "then", "end_ts": "2020-01-01"}, 422, "then"),
         ({"start_ts": "2020-01-01", "end_ts": "2020-01-02", "feature_views": ["nope"]}, 404, "nope"),
         ({"start_ts": "2020-01-01", "end_ts": "2020-01-02", "feature_views": "areas"}, 422, "$.feature_views"),
@@ -190,6 +232,7 @@ def test_a_wrong_materialization_is_refused_also_in_the_background(
     [
         ({}, 422, "end_ts"),
         ({"end_ts": "soon"}, 422, "soon"),
+        ({"end_ts": "9999-12-31T23:59:59-12:00"}, 422, "years 1 to 9999"),
         ({"end_ts": "2020-01-01", "feature_views": ["no"]}, 404, "no"),
     ],
 )
