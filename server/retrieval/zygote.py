@@ -154,6 +154,17 @@ def _keep_feasts_metrics_in_memory() -> None:
     os.environ.update(dict.fromkeys(_METRICS_VARIABLES, tempfile.gettempdir()))
 
 
+def _lower_the_group() -> None:
+    """Leaves the worker's session, and asks less for the new one.
+
+    Linux shares cores among sessions first, and niceness counts within one only (man 7 sched, "autogroup"): what
+    children take would otherwise be taken from the worker.
+    """
+    os.setsid()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(RETRIEVAL_NICENESS))
+
+
 def main(control_descriptor: str, repo_path: str, places_folder: str) -> None:
     """Runs a zygote for the worker at the other end of a socket."""
     # Whoever stops the server stops its workers, and a zygote goes with its worker.
@@ -166,6 +177,7 @@ def main(control_descriptor: str, repo_path: str, places_folder: str) -> None:
 
     workshop = Workshop(Path(repo_path))
     Places(Path(places_folder), HISTORICAL_CONCURRENT_MAX).sweep()
+    _lower_the_group()
     # The collector would touch, and so copy, every page that children share.
     gc.collect()
     gc.freeze()

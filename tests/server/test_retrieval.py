@@ -188,6 +188,7 @@ def test_a_retrieval_runs_with_lower_priority_and_is_the_first_to_go(live: LiveS
     with waiting_retrieval(live, tmp_path / "fifo"):
         (process,) = processes(live)
         poll_until(lambda: process.nice() == server.nice() + RETRIEVAL_NICENESS, what="it is nice")
+        assert os.getsid(process.pid) != os.getsid(server.pid)
         score = Path(f"/proc/{process.pid}/oom_score_adj")
         poll_until(lambda: int(score.read_text()) == RETRIEVAL_OOM_SCORE, what="it goes first")
 
