@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
 router = APIRouter(tags=["historical"])
-_QUERY = {"features", "feature_service", "full_feature_names", "filter_by_created_timestamp"}
 _BINARY = {"type": "string", "format": "binary"}
 _TABLE_BODY = "With an Arrow or Parquet body"
 _DESCRIPTION = {
@@ -91,11 +90,6 @@ def _order_of(request: Request, form: Format) -> Order:
                 f"query parameters {sorted(query)} are for Arrow and Parquet bodies; put them into the JSON body"
             )
         return Order(content_type, form.media_type)
-    unknown = sorted(set(query) - _QUERY)
-    if unknown:
-        raise BadBody(
-            f"query parameters {unknown} are unknown; with an Arrow or Parquet body they are {sorted(_QUERY)}"
-        )
     order = Order(
         content_type,
         form.media_type,

@@ -308,4 +308,5 @@ def test_a_server_that_stops_ends_its_retrievals(obedient_repo: Path, tmp_path: 
         everybody = [*zygotes(live), *processes(live)]
         live.process.send_signal(signal.SIGTERM)
         poll_until(lambda: not any(process.is_running() for process in everybody), 60, "both are gone")
+        live.process.wait(60)
     assert free_places(repo) == HISTORICAL_CONCURRENT_MAX
