@@ -47,7 +47,7 @@ class Instants:
         """Returns how many there are."""
         return len(self.us)
 
-    def taken(self, places: Ints) -> "Instants":
+    def taken(self, places: Ints | Truths | slice) -> "Instants":
         """Returns the instants at some places, in that order."""
         return Instants(self.us[places], None if self.ns is None else self.ns[places])
 
@@ -71,11 +71,11 @@ class Instants:
         ns = None if self.ns is None or other.ns is None else np.where(later, other.ns, self.ns)
         return Instants(np.where(later, other.us, self.us), ns)
 
-    def put(self, places: Truths, others: "Instants") -> None:
-        """Replaces instants in place by those that stand at the same places of others."""
-        self.us[places] = others.us[places]
+    def put(self, places: Ints, others: "Instants") -> None:
+        """Replaces the instants at some places by others, in that order."""
+        self.us[places] = others.us
         if self.ns is not None and others.ns is not None:
-            self.ns[places] = others.ns[places]
+            self.ns[places] = others.ns
 
     @property
     def order(self) -> Ints | None:
@@ -104,10 +104,14 @@ class SourceChunk:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """For each entity row the position (`NO_ROW` for none) and the event time of the row that answers it."""
+    """For each entity row the position (`NO_ROW` for none) and the event time of the row that answers it.
+
+    `is_tied` says where another row of the same key and event time was found, so that created times decide.
+    """
 
     positions: Ints
     event: Instants
+    is_tied: Truths
 
 
 class AsOfSearch:
@@ -116,11 +120,13 @@ class AsOfSearch:
     Args:
         codes: the code of each entity row's key, `NO_ROW` for one that nothing can match.
         times: their instants; those of a row with code `NO_ROW` play no part.
+        ttl_us: rows older than this need not be found, though they may be; 0 for no limit.
         has_cutoff: whether a row counts only from its created time on (one without a created time: never).
     """
 
-    def __init__(self, codes: Ints, times: Instants, *, has_cutoff: bool = False) -> None:
+    def __init__(self, codes: Ints, times: Instants, *, ttl_us: int = 0, has_cutoff: bool = False) -> None:
         self._total = len(codes)
+        self._ttl_us = ttl_us
         self._has_cutoff = has_cutoff
         live = np.flatnonzero(codes != NO_ROW)
         by_time = times.taken(live).order
@@ -136,60 +142,77 @@ class AsOfSearch:
         self._codes = codes_by_time[self._by_key]
         self._positions = np.full(len(live), NO_ROW)
         self._event = _nothing(len(live), times.ns is not None)
-        self._created: Instants | None = None
+        self._created = _nothing(len(live), times.ns is not None)
+        self._is_tied = np.zeros(len(live), dtype=bool)
 
     def add(self, chunk: SourceChunk) -> None:
         """Takes the rows of a chunk into account; instants must be in the same form as those of the entity rows."""
         if self._has_cutoff and chunk.created is not None:
             chunk = _with_created(chunk)
-        if not len(chunk.codes) or not len(self._codes):
+        if not len(chunk.codes):
+            return
+        first, last = self._reached_by(chunk)
+        asked = np.arange(len(self._codes))
+        if last - first < len(asked):
+            asked = np.flatnonzero((self._by_key >= first) & (self._by_key < last))
+        if not len(asked):
             return
         by_event = _Sorted(chunk.codes, chunk.event)
+        visible, best = by_event, None
         if self._has_cutoff and chunk.created is not None:
             visible = _Sorted(chunk.codes, chunk.event.or_later(chunk.created))
             best = _running_newest(visible, by_event.rows(chunk))
-        else:
-            visible, best = by_event, None
-        found = visible.find(self._codes, self._counts(visible))
+        counts = visible.count_until(self._times.taken(slice(first, last)))[self._by_key[asked] - first]
+        found = visible.find(self._codes[asked], counts)
         is_found = found != NO_ROW
+        asked, found = asked[is_found], found[is_found]
         if best is not None:
             rows = best[found]
         elif by_event.has_ties:
             rows = by_event.rows(chunk)[found]
         else:
             rows = by_event.rows_at(found)
-        self._merge(chunk, rows, is_found)
+        self._merge(chunk, asked, rows, by_event.is_tied(found))
 
     def matches(self) -> Matches:
         """Returns what was found so far, in the order of the entity rows."""
         positions = np.full(self._total, NO_ROW)
         event = _nothing(self._total, self._event.ns is not None)
+        is_tied = np.zeros(self._total, dtype=bool)
         places = self._places[self._by_key]
         positions[places] = self._positions
-        event.us[places] = self._event.us
-        if event.ns is not None and self._event.ns is not None:
-            event.ns[places] = self._event.ns
-        return Matches(positions, event)
+        event.put(places, self._event)
+        is_tied[places] = self._is_tied
+        return Matches(positions, event, is_tied)
 
-    def _counts(self, rows: "_Sorted") -> Ints:
-        """Returns for each entity row, by (code, time), how many rows of all keys are at or before its time."""
-        counts: Ints = rows.count_until(self._times)[self._by_key]
-        return counts
+    def _reached_by(self, chunk: SourceChunk) -> tuple[int, int]:
+        """Returns which entity rows, in order of time, a chunk can answer: the first, and the one after the last."""
+        first = int(np.searchsorted(self._times.us, chunk.event.us.min(), side="left"))
+        if not self._ttl_us:
+            return first, len(self._codes)
+        # One more for the nanoseconds that either side may have.
+        end = int(chunk.event.us.max()) + self._ttl_us + 1
+        return first, int(np.searchsorted(self._times.us, end, side="right"))
 
-    def _merge(self, chunk: SourceChunk, rows: Ints, is_found: Truths) -> None:
+    def _merge(self, chunk: SourceChunk, asked: Ints, rows: Ints, is_tied: Truths) -> None:
+        """Takes the row found for each of the asked entity rows where it is newer than what was found before."""
         event, positions = chunk.event.taken(rows), chunk.positions[rows]
+        old_event, old_positions = self._event.taken(asked), self._positions[asked]
+        is_first = old_positions == NO_ROW
+        is_same = event.equals(old_event) & ~is_first
+        wins_tie = positions > old_positions
         created = None if chunk.created is None else chunk.created.taken(rows)
-        if created is not None and self._created is None:
-            self._created = _nothing(len(self._codes), created.ns is not None)
-        tie = positions > self._positions
-        if created is not None and self._created is not None:
-            tie = created.is_after(self._created) | (created.equals(self._created) & tie)
-        is_better = event.is_after(self._event) | (event.equals(self._event) & tie)
-        is_better = is_found & (is_better | (self._positions == NO_ROW))
-        self._positions[is_better] = positions[is_better]
-        self._event.put(is_better, event)
-        if created is not None and self._created is not None:
-            self._created.put(is_better, created)
+        if created is not None:
+            old_created = self._created.taken(asked)
+            wins_tie = created.is_after(old_created) | (created.equals(old_created) & wins_tie)
+        is_better = is_first | event.is_after(old_event) | (is_same & wins_tie)
+        better = asked[is_better]
+        self._is_tied[better] = is_tied[is_better]
+        self._is_tied[asked[is_same]] = True
+        self._positions[better] = positions[is_better]
+        self._event.put(better, event.taken(is_better))
+        if created is not None:
+            self._created.put(better, created.taken(is_better))
 
 
 class _Sorted:
@@ -229,6 +252,13 @@ class _Sorted:
         places: Ints = np.searchsorted(self._packed, (codes << self._bits) | counts) - 1
         is_found = (places >= 0) & (self._packed[places] >> self._bits == codes)
         return np.where(is_found, places, NO_ROW)
+
+    def is_tied(self, places: Ints) -> Truths:
+        """Returns for the last place of each of some (code, instant) whether other rows share both."""
+        if self._groups is None:
+            return np.zeros(len(places), dtype=bool)
+        shared: Truths = (places > 0) & (self._groups[places] == self._groups[places - 1])
+        return shared
 
     def rows_at(self, places: Ints) -> Ints:
         """Returns the rows at some places, without regard to ties."""

@@ -26,8 +26,9 @@ _CHUNK_ROW_BYTES = 80
 _CUTOFF_FACTOR = 2
 """The created cutoff sorts the rows of a chunk twice."""
 
-CHUNK_ROWS_MIN, CHUNK_ROWS_MAX = 200_000, 16_000_000
-"""Fewer rows would search all entity rows again for little; more are no faster."""
+CHUNK_ROWS_MIN, CHUNK_ROWS_MAX = 200_000, 3_000_000
+"""Fewer rows would search the entity rows again for little; more leave the processor's caches, and their arrays pass
+the 32 MB up to which memory is used again instead of being asked of the system anew."""
 
 _BLOCK_ROW_BYTES = 300
 """An entity row besides its features: key, times, codes, and what each search keeps of it."""

@@ -1,26 +1,20 @@
 """What Feast gets back from the offline store: an answer that runs when it is asked for."""
 
-import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
-from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.data_format import DeltaFormat
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 
-from store.errors import OutOfSpace
-from store.files import is_disk_full, publish
-from store.offline.digest import TableDigest
-from store.offline.manifest import MANIFEST_KEY, manifest_of
 from store.offline.on_demand import BatchedOnDemandView
+from store.offline.saved import DescribedBatches, save_as_parquet
+from store.offline.saved_delta import save_as_delta
 from store.offline.sources import file_source, resolve_path
 
 PERSIST_BATCH_ROWS = 100_000
@@ -120,14 +114,10 @@ class LarderRetrievalJob(RetrievalJob):
 
     def manifest(self) -> dict[str, Any]:
         """Runs the retrieval, keeps nothing of it, and returns its manifest (see `store.offline.read_manifest`)."""
-        inputs, digest = self._inputs(), None
-        row_count, schema = 0, pa.schema([])
-        for batch in self.to_arrow_batches():
-            digest = digest or TableDigest(batch.schema)
-            digest.add(batch)
-            row_count, schema = row_count + batch.num_rows, batch.schema
-        assert digest is not None, "an answer has at least one batch"
-        return manifest_of(inputs, schema, row_count, digest.hexdigest())
+        described = self._described()
+        for _ in described:
+            pass
+        return described.manifest()
 
     def to_parquet(self, path: str | Path, *, allow_overwrite: bool = False) -> dict[str, Any]:
         """Writes the answer as one Parquet file, whole or not at all, with its manifest in it, and returns that.
@@ -135,16 +125,36 @@ class LarderRetrievalJob(RetrievalJob):
         The whole answer is never in memory.
 
         Args:
-            path: of the file; a relative one is taken from the repo folder.
+            path: of the file, or of a folder that is there: it is `training_set.parquet` in it then. A relative one is
+                taken from the repo folder.
 
         Raises:
-            SavedDatasetLocationAlreadyExists: the file is there and may not be overwritten, or is a folder.
+            SavedDatasetLocationAlreadyExists: the file is there and may not be overwritten, or the folder has others.
             OutOfSpace: no room; an earlier file then stays as it was.
         """
         target = Path(resolve_path(self._config, str(path)))
-        if target.is_dir() or (target.exists() and not allow_overwrite):
-            raise SavedDatasetLocationAlreadyExists(location=str(target))
-        return write_training_set(target, self._inputs(), self.to_arrow_batches())
+        return save_as_parquet(target, self._described(), allow_overwrite=allow_overwrite)
+
+    def to_delta(self, path: str | Path, *, allow_overwrite: bool = False) -> dict[str, Any]:
+        """Writes the answer as the one content of a Delta table, by one commit, and returns its manifest.
+
+        The whole answer is never in memory. Earlier versions of the table stay in its log.
+
+        Args:
+            path: of the table's folder; a relative one is taken from the repo folder.
+
+        Raises:
+            SavedDatasetLocationAlreadyExists: the table is there and may not be overwritten, or something else is.
+            DefinitionError: the `deltalake` package is missing.
+            WrongType: a column or value that no Delta table can hold.
+            OutOfSpace: no room; an earlier version then stays as it was.
+            OfflineStoreError: the commit failed, as it does when another writer was faster.
+        """
+        target = Path(resolve_path(self._config, str(path)))
+        return save_as_delta(target, self._described(), allow_overwrite=allow_overwrite)
+
+    def _described(self) -> DescribedBatches:
+        return DescribedBatches(self._inputs(), self.to_arrow_batches())
 
     def persist(
         self,
@@ -152,14 +162,15 @@ class LarderRetrievalJob(RetrievalJob):
         allow_overwrite: bool = False,
         timeout: int | None = None,  # noqa: ARG002 - part of Feast's interface
     ) -> None:
-        """Writes the answer as `to_parquet` does.
+        """Writes the answer as `to_parquet` does, or as `to_delta` does where the storage's format is Delta.
 
         Raises:
-            SavedDatasetLocationAlreadyExists: the file is there and may not be overwritten, or is a folder.
-            OutOfSpace: no room; an earlier file then stays as it was.
+            SavedDatasetLocationAlreadyExists: the place is taken.
+            LarderError: what `to_parquet` and `to_delta` raise.
         """
-        path = file_source(storage.to_data_source(), "saved dataset").path
-        self.to_parquet(path, allow_overwrite=allow_overwrite)
+        destination = file_source(storage.to_data_source(), "saved dataset")
+        save = self.to_delta if isinstance(destination.file_format, DeltaFormat) else self.to_parquet
+        save(destination.path, allow_overwrite=allow_overwrite)
 
 
 class _Held:
@@ -175,57 +186,3 @@ class _Held:
 
     def batches(self, rows_max: int) -> Iterator[pa.RecordBatch]:  # noqa: ARG002 - it was cut to size before
         yield self._batch
-
-
-def write_training_set(path: Path, inputs: dict[str, Any], batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
-    """Writes batches of one schema as a Parquet file, under its final name only when it is whole and synced.
-
-    Returns the manifest, which stands in the file's footer.
-
-    Raises:
-        OutOfSpace: no room; nothing half-written stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    scratch = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            manifest = _write_batches(file, inputs, batches)
-            file.flush()
-            os.fsync(file.fileno())
-        # A scratch file is private; the finished one has the permissions that any new file would have.
-        scratch.chmod(0o666 & ~_umask())
-        publish(scratch, path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        if is_disk_full(error):
-            raise OutOfSpace(f"no room to write {str(path)!r}; free some, nothing was written") from error
-        raise
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-    return manifest
-
-
-def _write_batches(file: Any, inputs: dict[str, Any], batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
-    first = next(batches)
-    digest, row_count = TableDigest(first.schema), 0
-    with pq.ParquetWriter(file, first.schema) as writer:
-        batch: pa.RecordBatch | None = first
-        while batch is not None:
-            writer.write_batch(batch)
-            digest.add(batch)
-            row_count += batch.num_rows
-            batch = next(batches, None)
-        manifest = manifest_of(inputs, first.schema, row_count, digest.hexdigest())
-        writer.add_key_value_metadata({MANIFEST_KEY: json.dumps(manifest)})
-    return manifest
-
-
-def _umask() -> int:
-    """Returns the process's file mode mask without changing it (the only portable call would, for a moment)."""
-    status = Path("/proc/self/status")
-    for line in status.read_text().splitlines() if status.exists() else ():
-        if line.startswith("Umask:"):
-            return int(line.split()[1], 8)
-    return 0o022

@@ -1,6 +1,7 @@
 """The manifest of a training set: what it was made of, and a digest that says whether two are the same.
 
 It stands in the footer of the Parquet file that holds the training set, so neither can be lost without the other.
+A training set that is a Delta table is one such file, too.
 """
 
 import hashlib
@@ -17,10 +18,14 @@ from feast.repo_config import RepoConfig
 
 from store.definitions_from_feast import view_definition
 from store.errors import SourceUnreadable
+from store.offline.delta import read_delta
 from store.offline.requested import PlannedHistory
 
 MANIFEST_KEY = "larder.manifest"
 """The key of the manifest among the key-value metadata of a Parquet file."""
+
+TRAINING_SET_FILE = "training_set.parquet"
+"""The name of a training set that is saved into a folder."""
 
 _FORMAT = "larder-training-set-1"
 _PACKAGES = ("larder", "feast", "duckdb", "pyarrow", "pandas", "numpy")
@@ -68,9 +73,15 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     Shapes: `digest` (32 hexadecimal digits), `rows`, `columns` (name, type), `features`, `views` (name, fingerprint of
     the definition, source), `on_demand_views`, `sources` (path, files with bytes and time of last change), `versions`.
 
+    Args:
+        path: of the Parquet file, of the folder that it was saved into, or of the Delta table.
+
     Raises:
-        SourceUnreadable: the file cannot be read as Parquet, or has no manifest.
+        SourceUnreadable: the file cannot be read as Parquet, or has no manifest; or the Delta table cannot be read, or
+            holds more than was saved.
+        DefinitionError: it is a Delta table, and the `deltalake` package is missing.
     """
+    path = _data_file(Path(path))
     try:
         metadata = pq.read_metadata(path).metadata or {}
     except (pa.ArrowException, OSError) as error:
@@ -80,11 +91,25 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     content = metadata.get(MANIFEST_KEY.encode())
     if content is None:
         raise SourceUnreadable(
-            f"Parquet file {str(path)!r} has no manifest; it was not written by `persist`, `create_saved_dataset` or "
-            "`to_parquet` of a retrieval"
+            f"Parquet file {str(path)!r} has no manifest; it was not written by `persist`, `create_saved_dataset`, "
+            "`to_parquet` or `to_delta` of a retrieval"
         )
     manifest: dict[str, Any] = json.loads(content)
     return manifest
+
+
+def _data_file(path: Path) -> Path:
+    """Returns the Parquet file that a saved training set is."""
+    if (path / "_delta_log").is_dir():
+        files = read_delta(str(path), str(path)).files
+        if len(files) != 1:
+            raise SourceUnreadable(
+                f"Delta table {str(path)!r} holds {len(files)} files, expected the one that a retrieval saved: somebody "
+                "else wrote to it, and no manifest says what; save the training set again"
+            )
+        return Path(files[0].path)
+    inside = path / TRAINING_SET_FILE
+    return inside if inside.is_file() else path
 
 
 def _view(config: RepoConfig, history: PlannedHistory, number: int) -> dict[str, Any]:

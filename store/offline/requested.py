@@ -133,7 +133,10 @@ def plan_histories(
         shared.setdefault(same, []).append((number, checked))
         types = [_source_types(checked.source, name) for name in needed.keys]
         join_keys[same] = tuple(keys[pair] for pair in zip(checked.columns, types, strict=True))
-    return tuple(_history(found, join_keys[same], is_cut_by_created) for same, found in shared.items())
+    return tuple(
+        _history(number, found, join_keys[same], is_cut_by_created)
+        for number, (same, found) in enumerate(shared.items())
+    )
 
 
 def _checked(
@@ -172,7 +175,9 @@ def _source_types(source: Source, in_file: str) -> tuple[pa.DataType, ...]:
     return tuple(dict.fromkeys(known)) or (pa.null(),)
 
 
-def _history(found: Sequence[tuple[int, _Checked]], keys: tuple[JoinKey, ...], is_cut: bool) -> PlannedHistory:
+def _history(
+    number: int, found: Sequence[tuple[int, _Checked]], keys: tuple[JoinKey, ...], is_cut: bool
+) -> PlannedHistory:
     """Returns the history that some views share, with the features of all of them."""
     first = found[0][1]
     in_file = tuple(dict.fromkeys(name for _, checked in found for name in checked.needed.features))
@@ -181,15 +186,15 @@ def _history(found: Sequence[tuple[int, _Checked]], keys: tuple[JoinKey, ...], i
     fetched = dict(zip(in_file, scan.feature_names, strict=True))
     parts = tuple(
         ViewPart(
-            number,
+            place,
             checked.requested,
             ttl_us(checked.requested.view),
             tuple(fetched[name] for name in checked.needed.features),
         )
-        for number, checked in found
+        for place, checked in found
     )
     ttls = [part.ttl_us for part in parts]
-    search = History(scan, max(ttls) if all(ttls) else 0, has_cutoff=is_cut and scan.has_created)
+    search = History(number, scan, max(ttls) if all(ttls) else 0, has_cutoff=is_cut and scan.has_created)
     return PlannedHistory(first.source, keys, search, parts)
 
 

@@ -41,15 +41,15 @@ class HistoricalAnswer:
         """Returns all that runs inside DuckDB for a block of entity rows, as text."""
         window = Window(*self.rows.time_range_us)
         statements = []
-        for number, history in enumerate(self.histories):
+        for history in self.histories:
             shown = replace(window, low_us=None) if not history.search.ttl_us else window
             statements.append(
                 f"-- rows that can answer {history.owner}: the newest of each key by then is found among them\n"
-                + history.search.candidates_sql(shown, _keys_table(history.keys), is_ns=history.search.scan.is_ns)
+                + history.search.candidates_sql(shown, _keys_table(history.keys))
             )
             statements.append(
                 f"-- features of the rows found for {history.owner}\n"
-                + features_sql(history.search.scan, f"larder_wanted_{number}", shown)
+                + features_sql(history.search.scan, history.search.wanted_table, shown)
             )
         return ";\n\n".join(statements)
 
@@ -84,9 +84,7 @@ class HistoricalAnswer:
 
         def run(number: int) -> list[tuple[ViewPart, pa.Table]]:
             history = self.histories[number]
-            found = _columns_of(
-                cursors[number], history, number, block, codes[history.keys], self._budget.chunk_rows, progress
-            )
+            found = _columns_of(cursors[number], history, block, codes[history.keys], self._budget.chunk_rows, progress)
             cursors[number].close()
             return found
 
@@ -164,7 +162,6 @@ def _each(run: Any, cursors: Sequence[duckdb.DuckDBPyConnection], workers: int) 
 def _columns_of(
     cursor: duckdb.DuckDBPyConnection,
     history: PlannedHistory,
-    number: int,
     block: EntityBlock,
     codes: KeyCodes,
     chunk_rows: int,
@@ -176,7 +173,7 @@ def _columns_of(
         progress.advance()
     fresh = {ttl_us: is_fresh(matches, block, ttl_us) for ttl_us in {part.ttl_us for part in history.parts}}
     is_wanted = np.logical_or.reduce(list(fresh.values()))
-    rows = fetch(cursor, history.search.scan, matches, is_wanted, f"larder_wanted_{number}")
+    rows = fetch(cursor, history.search, matches, is_wanted)
     answers = []
     for part in history.parts:
         places = pa.array(rows.places, mask=~fresh[part.ttl_us])

@@ -24,12 +24,19 @@ _US_MAX = 2**62
 class History:
     """What is searched: the rows of a scan, limited to those that a time to live of any reader can reach.
 
-    `ttl_us` is the longest of the readers' times to live, 0 for no limit.
+    `number` tells it from the others of a retrieval; `ttl_us` is the longest of the readers' times to live, 0 for no
+    limit.
     """
 
+    number: int
     scan: Scan
     ttl_us: int
     has_cutoff: bool
+
+    @property
+    def wanted_table(self) -> str:
+        """Returns the name of the table of positions to fetch."""
+        return f"larder_wanted_{self.number}"
 
     def window(self, block: EntityBlock) -> Window | None:
         """Returns the times among which rows can answer a block; None where none can."""
@@ -40,27 +47,51 @@ class History:
         return Window(low - self.ttl_us if 0 < self.ttl_us < _US_MAX else None, high, high if self.has_cutoff else None)
 
     def search(
+        self, cursor: duckdb.DuckDBPyConnection, block: EntityBlock, codes: Ints, keys_table: str, chunk_rows: int
+    ) -> Matches:
+        """Returns for each entity row of a block the newest row of its key, whether or not it is too old."""
+        codes = np.where(block.is_timed, codes, NO_ROW)
+        if self.has_cutoff or not self.scan.has_created:
+            return self._searched(cursor, block, codes, keys_table, chunk_rows, has_created=self.has_cutoff)
+        # Created times decide only between rows of the same event time, so they are read only where there are such.
+        matches = self._searched(cursor, block, codes, keys_table, chunk_rows, has_created=False)
+        if not matches.is_tied.any():
+            return matches
+        tied, tied_table = np.where(matches.is_tied, codes, NO_ROW), f"larder_tied_{self.number}"
+        if self.scan.key_names:
+            cursor.register(_GIVEN, pa.table({"code": np.unique(tied[matches.is_tied])}))
+            selected = f"SELECT * FROM {keys_table} SEMI JOIN {_GIVEN} USING (code)"
+            cursor.execute(f"CREATE OR REPLACE TABLE {tied_table} AS {selected}")
+            cursor.unregister(_GIVEN)
+        decided = self._searched(cursor, block, tied, tied_table, chunk_rows, has_created=True)
+        positions = np.where(matches.is_tied, decided.positions, matches.positions)
+        return Matches(positions, matches.event, matches.is_tied)
+
+    def _searched(
         self,
         cursor: duckdb.DuckDBPyConnection,
         block: EntityBlock,
         codes: Ints,
         keys_table: str,
         chunk_rows: int,
+        *,
+        has_created: bool,
     ) -> Matches:
-        """Returns for each entity row of a block the newest row of its key, whether or not it is too old."""
         is_ns = self.scan.is_ns or block.instants.ns is not None
         times = _in_ns(block.instants) if is_ns else block.instants
-        search = AsOfSearch(np.where(block.is_timed, codes, NO_ROW), times, has_cutoff=self.has_cutoff)
+        ttl_us = self.ttl_us if self.ttl_us < _US_MAX else 0
+        search = AsOfSearch(codes, times, ttl_us=ttl_us, has_cutoff=self.has_cutoff)
         window = self.window(block)
         if window is not None:
-            sql = self.candidates_sql(window, keys_table, is_ns=is_ns)
+            sql = candidates_sql(self.scan, keys_table, window, is_ns=is_ns, has_created=has_created)
             for chunk in _chunks(cursor.sql(sql).to_arrow_reader(min(_READER_ROWS, chunk_rows)), chunk_rows):
-                search.add(_source_chunk(chunk, is_ns=is_ns, has_created=self.scan.has_created))
+                search.add(_source_chunk(chunk, is_ns=is_ns, has_created=has_created))
         return search.matches()
 
-    def candidates_sql(self, window: Window, keys_table: str, *, is_ns: bool) -> str:
+    def candidates_sql(self, window: Window, keys_table: str) -> str:
         """Returns the SELECT of the rows that can answer."""
-        return candidates_sql(self.scan, keys_table, window, is_ns=is_ns, has_created=self.scan.has_created)
+        has_ns = self.scan.is_ns
+        return candidates_sql(self.scan, keys_table, window, is_ns=has_ns, has_created=self.has_cutoff)
 
 
 def is_fresh(matches: Matches, block: EntityBlock, ttl_us: int) -> Truths:
@@ -86,10 +117,9 @@ class FetchedRows:
     places: Ints
 
 
-def fetch(
-    cursor: duckdb.DuckDBPyConnection, scan: Scan, matches: Matches, is_wanted: Truths, wanted_table: str
-) -> FetchedRows:
+def fetch(cursor: duckdb.DuckDBPyConnection, history: History, matches: Matches, is_wanted: Truths) -> FetchedRows:
     """Returns the features of the rows that answer the wanted entity rows, each row once."""
+    scan, wanted_table = history.scan, history.wanted_table
     positions, numbers = _distinct(matches.positions[is_wanted])
     places = np.zeros(len(is_wanted), dtype=np.int64)
     places[is_wanted] = numbers
