@@ -1,20 +1,18 @@
 """The store of one retrieval that runs in a process of its own, by the registry that a server has in its hands."""
 
-import os
 import tempfile
 from pathlib import Path
 
 from feast.repo_config import RepoConfig
 
 from store.limits import HISTORICAL_CONCURRENT_MAX
+from store.machine import available_bytes
 from store.offline import DuckDBOfflineStoreConfig
 from store.offline.settings import settings_of
 from store.service import StoreService
 
 _MEMORY_SHARE = 0.8 / HISTORICAL_CONCURRENT_MAX
 """Of the machine's memory: together they take what one takes that runs alone."""
-
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def spill_base(config: RepoConfig) -> Path:
@@ -45,10 +43,3 @@ def service_of_one_retrieval(
         offline.spill_folder = str(spill_folder)
         offline.memory_limit = offline.memory_limit or f"{int(_MEMORY_SHARE * available_bytes())}"
     return StoreService.open(repo_path, config)
-
-
-def available_bytes(cgroup_limit: Path = _CGROUP_LIMIT) -> int:
-    """Returns the memory that this process may use: the machine's, or its container's if that has less."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = cgroup_limit.read_text().strip() if cgroup_limit.exists() else ""
-    return min(physical, int(limit)) if limit.isdecimal() else physical

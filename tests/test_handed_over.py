@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from store.handed_over import available_bytes, service_of_one_retrieval, spill_base
+from store.handed_over import service_of_one_retrieval, spill_base
 from store.limits import HISTORICAL_CONCURRENT_MAX
+from store.machine import available_bytes
 from store.offline.budget import bytes_of
 from store.snapshot import load_config
 from tests.stores import yaml_of

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from store.errors import ConfigError
+from store.machine import available_bytes
 from store.offline.connection import ConnectionSettings
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -80,7 +81,7 @@ def budget_of(
     if settings.memory_limit is not None:
         total = bytes_of(settings.memory_limit)
     else:
-        total = int(_DEFAULT_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        total = int(_DEFAULT_SHARE * available_bytes())
     workers = max(1, min(source_count, settings.threads or os.cpu_count() or 1))
     row_bytes = _BLOCK_ROW_BYTES + 2 * sum(map(_width, features))
     block = _clamped(int(_BLOCK_SHARE * total / row_bytes), BLOCK_ROWS_MIN, BLOCK_ROWS_MAX)
