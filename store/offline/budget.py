@@ -18,7 +18,7 @@ _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
 _DEFAULT_SHARE = 0.8
 """Of the machine's memory, without a limit: DuckDB's own default."""
 
-_DUCKDB_SHARE, _CHUNK_SHARE, _BLOCK_SHARE = 0.45, 0.15, 0.15
+_DUCKDB_SHARE, _CHUNK_SHARE, _BLOCK_SHARE = 0.45, 0.15, 0.25
 """What DuckDB, the chunks of sources and the block of entity rows take; the rest is Python, Feast and the libraries."""
 
 _CHUNK_ROW_BYTES = 80
