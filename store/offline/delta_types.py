@@ -49,7 +49,7 @@ class DeltaColumns:
         """Finds the types.
 
         Raises:
-            WrongType: a column is of a type that Delta has no equal of, or two names differ in upper and lower case only.
+            WrongType: Delta has no equal of a column's type, or two names differ in upper and lower case only.
         """
         _check_names(schema.names)
         self.schema = pa.schema([(column.name, _delta_type(column.type, column)) for column in schema])
@@ -79,12 +79,13 @@ def _cast(column: pa.Array, target: pa.Field) -> pa.Array:
 def _check_names(names: list[str]) -> None:
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(name.lower(), name)
-        if other is not name:
+        folded = name.lower()
+        if folded in seen:
             raise WrongType(
-                f"columns {other!r} and {name!r} have one name to a Delta table, which does not tell upper from lower "
-                "case; rename one, or save as Parquet"
+                f"columns {seen[folded]!r} and {name!r} have one name to a Delta table, which does not tell upper from "
+                "lower case; rename one, or save as Parquet"
             )
+        seen[folded] = name
 
 
 def _delta_type(kind: pa.DataType, column: pa.Field) -> pa.DataType:

@@ -11,6 +11,8 @@ import pyarrow.types as pat
 _SIZE_BYTES = 16
 _VERSION = b"larder-training-set-1"
 
+_LAYOUTS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
 
 class _Hash(Protocol):
     def update(self, content: Any) -> None: ...
@@ -36,7 +38,7 @@ class TableDigest:
         """Takes in the next rows."""
         self._row_count += batch.num_rows
         for column, digest in zip(batch.columns, self._columns, strict=True):
-            digest.add(column.dictionary_decode() if pat.is_dictionary(column.type) else column)
+            digest.add(_decoded(column))
 
     def hexdigest(self) -> str:
         """Returns the digest of all rows so far, as 32 hexadecimal digits."""
@@ -92,7 +94,10 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _decoded(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pat.is_dictionary(column.type) else column
+    """Returns a column in a layout that all of Arrow's functions know; the values are the same."""
+    plain = column.dictionary_decode() if pat.is_dictionary(column.type) else column
+    layout = _LAYOUTS.get(plain.type)
+    return plain if layout is None else plain.cast(layout)
 
 
 def _inner_types(kind: pa.DataType) -> list[pa.DataType]:

@@ -145,7 +145,8 @@ class LarderRetrievalJob(RetrievalJob):
 
         Raises:
             SavedDatasetLocationAlreadyExists: the table is there and may not be overwritten, or something else is.
-            DefinitionError: the `deltalake` package is missing.
+            SourceUnreadable: the table that is there cannot be read.
+            DefinitionError: the `deltalake` package is missing, or reads the path as another one.
             WrongType: a column or value that no Delta table can hold.
             OutOfSpace: no room; an earlier version then stays as it was.
             OfflineStoreError: the commit failed, as it does when another writer was faster.

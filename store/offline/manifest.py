@@ -104,8 +104,8 @@ def _data_file(path: Path) -> Path:
         files = read_delta(str(path), str(path)).files
         if len(files) != 1:
             raise SourceUnreadable(
-                f"Delta table {str(path)!r} holds {len(files)} files, expected the one that a retrieval saved: somebody "
-                "else wrote to it, and no manifest says what; save the training set again"
+                f"Delta table {str(path)!r} holds {len(files)} files, expected the one that a retrieval saved: "
+                "somebody else wrote to it, and no manifest says what; save the training set again"
             )
         return Path(files[0].path)
     inside = path / TRAINING_SET_FILE

@@ -1,4 +1,4 @@
-"""Training sets that are kept: as a Parquet file, in a folder of their own, or as a Delta table; whole or not at all."""
+"""Training sets that are kept, whole or not at all: as a Parquet file at a path, or in a folder of its own."""
 
 import json
 import os

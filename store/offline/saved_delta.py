@@ -4,11 +4,12 @@ import json
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 from feast.errors import SavedDatasetLocationAlreadyExists
 
-from store.errors import DefinitionError, OfflineStoreError, OutOfSpace
+from store.errors import DefinitionError, OfflineStoreError, OutOfSpace, SourceUnreadable
 from store.files import is_disk_full
 from store.offline.delta_types import DeltaColumns
 from store.offline.saved import DescribedBatches, write_file
@@ -27,7 +28,8 @@ def check_delta_location(folder: Path, *, allow_overwrite: bool) -> None:
 
     Raises:
         SavedDatasetLocationAlreadyExists: there is a table and it may not be overwritten, or there is something else.
-        DefinitionError: the `deltalake` package is missing.
+        SourceUnreadable: there is a table, and its log cannot be read.
+        DefinitionError: the `deltalake` package is missing, or reads the path as another one.
     """
     try:
         from deltalake import DeltaTable
@@ -36,14 +38,32 @@ def check_delta_location(folder: Path, *, allow_overwrite: bool) -> None:
             f"saved dataset {str(folder)!r} is to be a Delta table, which takes the package 'deltalake'; "
             "install larder[delta], or save as Parquet"
         ) from error
-    if DeltaTable.is_deltatable(str(folder)):
-        is_free = allow_overwrite
-    elif folder.is_dir():
-        is_free = all(_is_left_over(path) for path in folder.iterdir())
-    else:
-        is_free = not folder.exists()
+    if unquote(str(folder)) != str(folder):
+        raise DefinitionError(
+            f"saved dataset {str(folder)!r} is to be a Delta table, and its path has a percent sign that the package "
+            "'deltalake' would decode; save it elsewhere, or as Parquet"
+        )
+    if not folder.exists():
+        return
+    is_table = folder.is_dir() and DeltaTable.is_deltatable(str(folder))
+    is_free = allow_overwrite if is_table else folder.is_dir() and all(map(_is_left_over, folder.iterdir()))
     if not is_free:
         raise SavedDatasetLocationAlreadyExists(location=str(folder))
+    if is_table:
+        _require_readable(folder)
+
+
+def _require_readable(folder: Path) -> None:
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        DeltaTable(str(folder))
+    except DeltaError as error:
+        raise SourceUnreadable(
+            f"Delta table {str(folder)!r} cannot be read ({str(error).splitlines()[0]}), so it cannot be overwritten; "
+            "repair or remove it"
+        ) from error
 
 
 def save_as_delta(folder: Path, batches: DescribedBatches, *, allow_overwrite: bool) -> dict[str, Any]:
@@ -55,6 +75,8 @@ def save_as_delta(folder: Path, batches: DescribedBatches, *, allow_overwrite: b
 
     Raises:
         SavedDatasetLocationAlreadyExists: the folder is not free, or no longer.
+        SourceUnreadable: the table that is there cannot be read.
+        DefinitionError: the `deltalake` package is missing, or reads the path as another one.
         WrongType: a column or value that no Delta table can hold.
         OutOfSpace: no room; an earlier version then stays as it was.
         OfflineStoreError: the commit failed, as it does when another writer was faster.
@@ -90,8 +112,8 @@ def _commit(path: Path, schema: pa.Schema, rows: int, *, allow_overwrite: bool) 
         # It was free when the work began.
         check_delta_location(folder, allow_overwrite=allow_overwrite)
         raise OfflineStoreError(
-            f"Delta table {str(folder)!r} did not take the training set ({str(error).splitlines()[0]}); it is as it was "
-            "before, so save again, or elsewhere"
+            f"Delta table {str(folder)!r} did not take the training set ({str(error).splitlines()[0]}); it is as "
+            "it was before, so save again, or elsewhere"
         ) from error
 
 
@@ -110,11 +132,15 @@ def _added(path: Path, rows: int) -> "AddAction":
 
 
 def _drop_if_unused(path: Path) -> None:
-    """Deletes a data file that no commit names; a commit can fail after it was written."""
+    """Deletes a data file unless a commit names it, for one can fail after it was written, or nobody can tell."""
     from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
 
     folder = str(path.parent)
-    named = DeltaTable(folder).file_uris() if DeltaTable.is_deltatable(folder) else []
+    try:
+        named = DeltaTable(folder).file_uris() if DeltaTable.is_deltatable(folder) else []
+    except DeltaError:
+        return
     if not any(uri.endswith(path.name) for uri in named):
         path.unlink(missing_ok=True)
 

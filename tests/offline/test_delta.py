@@ -148,7 +148,7 @@ def test_no_table_and_a_lost_file_are_refused_by_name(repo: Path) -> None:
         opened(repo, file_format=DeltaFormat())
 
 
-class _Missing(importlib.abc.MetaPathFinder):
+class WithoutDeltalake(importlib.abc.MetaPathFinder):
     """Finds what is not installed: nothing, with the error that Python gives then."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -160,7 +160,7 @@ class _Missing(importlib.abc.MetaPathFinder):
 def test_without_the_package_the_extra_is_named(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "deltalake"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [_Missing(), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [WithoutDeltalake(), *sys.meta_path])
     with pytest.raises(DefinitionError, match=r"'stats' is a Delta table.*install larder\[delta\]"):
         opened(repo, file_format=DeltaFormat())
 

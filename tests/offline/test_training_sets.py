@@ -183,6 +183,16 @@ def shown(table: pa.Table) -> str:
     return repr(table.to_pylist())
 
 
+@pytest.mark.parametrize("view", [pa.string_view(), pa.binary_view()], ids=str)
+def test_text_in_a_layout_of_views_is_kept_and_counts(repo: Path, store: FeatureStore, view: pa.DataType) -> None:
+    def saved(*texts: str | None) -> Any:
+        job = store.get_historical_features(rows(1, 2, note=pa.array(texts, view)), FEATURES)
+        return job.to_parquet("data/set.parquet", allow_overwrite=True)["digest"]
+
+    assert saved("a", None) == saved("a", None) != saved(None, "a")
+    assert pq.read_table(repo / "data/set.parquet").schema.field("note").type == view
+
+
 def test_bytes_that_move_from_one_text_to_the_next_change_the_digest() -> None:
     first, second = (pa.table({"a": texts}) for texts in (["ab", "c"], ["a", "bc"]))
     assert digest_of(first, 10) != digest_of(second, 10)
