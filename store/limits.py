@@ -77,6 +77,10 @@ LEASE_SECONDS = 20
 """A materialization's lease, renewed at a third of this: longer than Redis is away in a failover, and no longer than
 a person waits to repeat a run that was killed."""
 
+# --- offline ------------------------------------------------------------------------------------
+RETRIEVAL_THREADS_MAX = 256
+"""Threads of one retrieval: each is a thread of the system's; ten thousand would hold a machine still."""
+
 # --- materialization ----------------------------------------------------------------------------
 MATERIALIZE_BATCH_ROWS = 10_000
 """Rows read, encoded and written together: memory is bounded by it, and 100 script calls amortize Arrow."""

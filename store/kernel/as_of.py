@@ -26,11 +26,17 @@ Truths = npt.NDArray[np.bool_]
 NO_ROW = -1
 """The position of an entity row without an answer; the code of one with a null in its key or time."""
 
+_NS_PER_US = 1_000
+
 _CODE_BITS = 32
 """Bits of a code: there are no more keys than entity rows searched at once, far fewer than 4 G."""
 
 _FEW_REPEATS = 16
 """Where fewer than one in so many rows shares its instant with another, looking at those alone is cheaper."""
+
+_FEW_DESCENTS = 1_000
+"""Runs up to which merging them is faster than sorting anew: two threads that read a file make a few, a folder of files
+in no order of time one each."""
 
 NO_TIME_US = np.iinfo(np.int64).min
 """Stands for a null created time: older than any."""
@@ -81,7 +87,12 @@ class Instants:
     def order(self) -> Ints | None:
         """Returns the places in order of time, equal instants in any order; None where they stand so already."""
         if self.ns is None:
-            return None if _is_sorted(self.us) else np.argsort(self.us)
+            descents = np.count_nonzero(self.us[1:] < self.us[:-1])
+            if descents == 0:
+                return None
+            # A merge sort takes sorted runs as they are, as sources mostly have them; what has none is sorted faster
+            # by the other.
+            return np.argsort(self.us, kind="stable" if descents < _FEW_DESCENTS else None)
         steps = np.diff(self.us)
         if not np.any((steps < 0) | ((steps == 0) & (np.diff(self.ns) < 0))):
             return None
@@ -106,7 +117,8 @@ class SourceChunk:
 class Matches:
     """For each entity row the position (`NO_ROW` for none) and the event time of the row that answers it.
 
-    `is_tied` says where another row of the same key and event time was found, so that created times decide.
+    `is_tied` says, unless there is a cutoff, where another row of the same key and event time was found: there created
+    times decide, if the chunks had any.
     """
 
     positions: Ints
@@ -114,36 +126,57 @@ class Matches:
     is_tied: Truths
 
 
+@dataclass(frozen=True, slots=True)
+class AskedRows:
+    """Entity rows in the two orders in which they are searched; made once, it serves any number of searches.
+
+    Shapes: `total` entity rows, of which those that something can match are live. `places` and `times` are of the live
+    ones in order of time; `by_key` is their order by (code, time), as places in the order of time; `codes` are their
+    codes in the order of `by_key`.
+    """
+
+    total: int
+    places: Ints
+    times: Instants
+    by_key: Ints
+    codes: Ints
+
+    @classmethod
+    def of(cls, codes: Ints, times: Instants) -> "AskedRows":
+        """Returns entity rows to be searched.
+
+        Args:
+            codes: the code of each row's key, `NO_ROW` for one that nothing can match.
+            times: their instants; those of a row with code `NO_ROW` play no part.
+        """
+        live = np.flatnonzero(codes != NO_ROW)
+        by_time = times.taken(live).order
+        places = live if by_time is None else live[by_time]
+        codes_by_time = codes[places]
+        bits = _bits(len(live))
+        packed = (codes_by_time << bits) | np.arange(len(live))
+        packed.sort()
+        by_key = packed & ((1 << bits) - 1)
+        return cls(len(codes), places, times.taken(places), by_key, codes_by_time[by_key])
+
+
 class AsOfSearch:
-    """The search for the rows that answer one set of entity rows; chunks are added, then `matches` tells the result.
+    """The search for the rows that answer some entity rows; chunks are added, then `matches` tells the result.
 
     Args:
-        codes: the code of each entity row's key, `NO_ROW` for one that nothing can match.
-        times: their instants; those of a row with code `NO_ROW` play no part.
         ttl_us: rows older than this need not be found, though they may be; 0 for no limit.
         has_cutoff: whether a row counts only from its created time on (one without a created time: never).
     """
 
-    def __init__(self, codes: Ints, times: Instants, *, ttl_us: int = 0, has_cutoff: bool = False) -> None:
-        self._total = len(codes)
+    def __init__(self, asked: AskedRows, *, ttl_us: int = 0, has_cutoff: bool = False) -> None:
+        self._asked = asked
         self._ttl_us = ttl_us
         self._has_cutoff = has_cutoff
-        live = np.flatnonzero(codes != NO_ROW)
-        by_time = times.taken(live).order
-        self._places = live if by_time is None else live[by_time]
-        """Places of the live entity rows, in order of time."""
-        self._times = times.taken(self._places)
-        codes_by_time = codes[self._places]
-        bits = _bits(len(live))
-        packed = (codes_by_time << bits) | np.arange(len(live))
-        packed.sort()
-        self._by_key = packed & ((1 << bits) - 1)
-        """Order of the live entity rows by (code, time), as places in the order of time."""
-        self._codes = codes_by_time[self._by_key]
-        self._positions = np.full(len(live), NO_ROW)
-        self._event = _nothing(len(live), times.ns is not None)
-        self._created = _nothing(len(live), times.ns is not None)
-        self._is_tied = np.zeros(len(live), dtype=bool)
+        count, has_ns = len(asked.codes), asked.times.ns is not None
+        self._positions = np.full(count, NO_ROW)
+        self._event = _nothing(count, has_ns)
+        self._created = _nothing(count, has_ns)
+        self._is_tied = np.zeros(count, dtype=bool)
 
     def add(self, chunk: SourceChunk) -> None:
         """Takes the rows of a chunk into account; instants must be in the same form as those of the entity rows."""
@@ -152,9 +185,10 @@ class AsOfSearch:
         if not len(chunk.codes):
             return
         first, last = self._reached_by(chunk)
-        asked = np.arange(len(self._codes))
+        by_key, codes = self._asked.by_key, self._asked.codes
+        asked = np.arange(len(codes))
         if last - first < len(asked):
-            asked = np.flatnonzero((self._by_key >= first) & (self._by_key < last))
+            asked = np.flatnonzero((by_key >= first) & (by_key < last))
         if not len(asked):
             return
         by_event = _Sorted(chunk.codes, chunk.event)
@@ -162,24 +196,26 @@ class AsOfSearch:
         if self._has_cutoff and chunk.created is not None:
             visible = _Sorted(chunk.codes, chunk.event.or_later(chunk.created))
             best = _running_newest(visible, by_event.rows(chunk))
-        counts = visible.count_until(self._times.taken(slice(first, last)))[self._by_key[asked] - first]
-        found = visible.find(self._codes[asked], counts)
+        counts = visible.count_until(self._asked.times.taken(slice(first, last)))[by_key[asked] - first]
+        found = visible.find(codes[asked], counts)
         is_found = found != NO_ROW
         asked, found = asked[is_found], found[is_found]
+        is_tied = np.zeros(len(found), dtype=bool)
         if best is not None:
             rows = best[found]
         elif by_event.has_ties:
-            rows = by_event.rows(chunk)[found]
+            rows, is_tied = by_event.rows(chunk)[found], by_event.is_tied(found)
         else:
             rows = by_event.rows_at(found)
-        self._merge(chunk, asked, rows, by_event.is_tied(found))
+        self._merge(chunk, asked, rows, is_tied)
 
     def matches(self) -> Matches:
         """Returns what was found so far, in the order of the entity rows."""
-        positions = np.full(self._total, NO_ROW)
-        event = _nothing(self._total, self._event.ns is not None)
-        is_tied = np.zeros(self._total, dtype=bool)
-        places = self._places[self._by_key]
+        total = self._asked.total
+        positions = np.full(total, NO_ROW)
+        event = _nothing(total, self._event.ns is not None)
+        is_tied = np.zeros(total, dtype=bool)
+        places = self._asked.places[self._asked.by_key]
         positions[places] = self._positions
         event.put(places, self._event)
         is_tied[places] = self._is_tied
@@ -187,12 +223,13 @@ class AsOfSearch:
 
     def _reached_by(self, chunk: SourceChunk) -> tuple[int, int]:
         """Returns which entity rows, in order of time, a chunk can answer: the first, and the one after the last."""
-        first = int(np.searchsorted(self._times.us, chunk.event.us.min(), side="left"))
+        times = self._asked.times
+        first = int(np.searchsorted(times.us, chunk.event.us.min(), side="left"))
         if not self._ttl_us:
-            return first, len(self._codes)
+            return first, len(times)
         # One more for the nanoseconds that either side may have.
-        end = int(chunk.event.us.max()) + self._ttl_us + 1
-        return first, int(np.searchsorted(self._times.us, end, side="right"))
+        end = min(int(chunk.event.us.max()) + self._ttl_us + 1, np.iinfo(np.int64).max)
+        return first, int(np.searchsorted(times.us, end, side="right"))
 
     def _merge(self, chunk: SourceChunk, asked: Ints, rows: Ints, is_tied: Truths) -> None:
         """Takes the row found for each of the asked entity rows where it is newer than what was found before."""
@@ -237,15 +274,16 @@ class _Sorted:
 
     def count_until(self, times: Instants) -> Ints:
         """Returns for each time, in order of time, how many rows are at or before it."""
-        counts: Ints = np.searchsorted(self._instants.us, times.us, side="right")
-        if self._instants.ns is None or times.ns is None:
-            return counts
-        # Of the rows within the same microsecond, those with more nanoseconds are later.
-        starts = np.searchsorted(self._instants.us, times.us, side="left")
-        for place in np.flatnonzero(counts > starts):
-            within = self._instants.ns[starts[place] : counts[place]]
-            counts[place] = starts[place] + np.searchsorted(within, times.ns[place], side="right")
-        return counts
+        us, ns = self._instants.us, self._instants.ns
+        if ns is None or times.ns is None:
+            return np.searchsorted(us, times.us, side="right")
+        # Rows within the microsecond of a time count as far as their nanoseconds allow: microseconds are numbered, so
+        # that number and nanoseconds fit together into one integer.
+        starts = np.searchsorted(us, times.us, side="left")
+        nearest = np.minimum(starts, len(us) - 1)
+        numbers = np.cumsum(us != np.roll(us, 1)) * _NS_PER_US
+        counts = np.searchsorted(numbers + ns, numbers[nearest] + times.ns, side="right")
+        return np.where(us[nearest] == times.us, counts, starts)
 
     def find(self, codes: Ints, counts: Ints) -> Ints:
         """Returns for each code the place of its last row among the first so many in time, `NO_ROW` without one."""
@@ -332,7 +370,3 @@ def _nothing(count: int, has_ns: bool) -> Instants:
 def _bits(count: int) -> int:
     """Returns how many bits hold the numbers 0 to `count`, both included."""
     return max(1, count.bit_length())
-
-
-def _is_sorted(values: Ints) -> bool:
-    return not bool(np.any(values[1:] < values[:-1]))

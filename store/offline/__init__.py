@@ -6,7 +6,7 @@ Feast finds the configuration class by the module of the store class, so both ar
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -18,11 +18,12 @@ from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob,
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
-from pydantic import PositiveInt, StrictStr, field_validator
+from pydantic import Field, StrictStr, field_validator
 
 from store.clock import from_us, to_us
 from store.definitions_from_feast import batch_source_of
 from store.errors import DefinitionError, EntityRowsError, MissingJoinKey
+from store.limits import RETRIEVAL_THREADS_MAX
 from store.offline.budget import bytes_of
 from store.offline.entity_rows import EntityRows, entity_rows
 from store.offline.jobs import LarderRetrievalJob
@@ -46,8 +47,8 @@ class DuckDBOfflineStoreConfig(FeastConfigBaseModel):
     type: StrictStr = "store.offline.DuckDBOfflineStore"
     """How Feast finds this plug-in."""
 
-    threads: PositiveInt | None = None
-    """Threads of one retrieval; all cores by default."""
+    threads: Annotated[int, Field(ge=1, le=RETRIEVAL_THREADS_MAX, strict=True)] | None = None
+    """Threads of one retrieval, at most 256; all cores by default."""
 
     memory_limit: StrictStr | None = None
     """Memory of one retrieval, such as `4GB`, beyond which it spills to disk; 80 % of the machine's by default."""

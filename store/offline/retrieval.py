@@ -15,15 +15,16 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from store.kernel.as_of import Ints
 from store.kernel.point_in_time import Window, features_sql
 from store.offline.budget import Budget, budget_of
 from store.offline.column_types import answer_type
 from store.offline.connection import ConnectionSettings, connected
-from store.offline.entity_keys import KeyCodes, key_codes
+from store.offline.entity_keys import key_codes
 from store.offline.entity_rows import EntityBlock, EntityRows, join_key_column
 from store.offline.progress import Progress
 from store.offline.requested import JoinKey, PlannedHistory, ViewPart
-from store.offline.searches import fetch, is_fresh
+from store.offline.searches import AskedKeys, fetch, is_fresh
 
 _GIVEN = "larder_given"
 
@@ -65,7 +66,7 @@ class HistoricalAnswer:
 
     def _tables(self) -> Iterator[pa.Table]:
         """Yields the answer block by block; at least one."""
-        with connected(self._locked_settings, self._readable) as connection:
+        with connected(self._locked_settings, self._readable, keeps_order=True) as connection:
             total = 2 * len(self.histories) * max(1, -(-self.rows.row_count // self._budget.block_rows))
             with Progress(total, "retrieving") as progress:
                 is_empty = True
@@ -79,12 +80,13 @@ class HistoricalAnswer:
         self, connection: duckdb.DuckDBPyConnection, block: EntityBlock, progress: Progress | None = None
     ) -> pa.Table:
         """Returns one block of entity rows with the features of all histories beside them."""
-        codes = self._register_keys(connection, block)
+        keys = self._asked_keys(connection, block)
         cursors = [connection.cursor() for _ in self.histories]
 
         def run(number: int) -> list[tuple[ViewPart, pa.Table]]:
             history = self.histories[number]
-            found = _columns_of(cursors[number], history, block, codes[history.keys], self._budget.chunk_rows, progress)
+            asked = keys[history.keys, history.search.is_ns(block)]
+            found = _columns_of(cursors[number], history, block, asked, self._budget.chunk_rows, progress)
             cursors[number].close()
             return found
 
@@ -97,19 +99,23 @@ class HistoricalAnswer:
                 answer = answer.append_column(field, column)
         return answer
 
-    def _register_keys(
+    def _asked_keys(
         self, connection: duckdb.DuckDBPyConnection, block: EntityBlock
-    ) -> dict[tuple[JoinKey, ...], KeyCodes]:
-        """Returns the codes of a block's keys, having made a table of the keys for each set of key columns."""
-        codes = {}
+    ) -> dict[tuple[tuple[JoinKey, ...], bool], AskedKeys]:
+        """Returns a block's keys by key columns and by whether nanoseconds play a part, having made their tables."""
+        codes: dict[tuple[JoinKey, ...], Ints] = {}
         for keys in dict.fromkeys(history.keys for history in self.histories):
             columns = [join_key_column(block.table, key.column, key.source_types, key.owner) for key in keys]
-            codes[keys] = key_codes(columns, block.table.num_rows)
-            if codes[keys].keys is not None:
-                connection.register(_GIVEN, codes[keys].keys)
+            found = key_codes(columns, block.table.num_rows)
+            codes[keys] = found.codes
+            if found.keys is not None:
+                connection.register(_GIVEN, found.keys)
                 connection.execute(f"CREATE OR REPLACE TABLE {_keys_table(keys)} AS FROM {_GIVEN}")
                 connection.unregister(_GIVEN)
-        return codes
+        wanted = {(history.keys, history.search.is_ns(block)) for history in self.histories}
+        return {
+            (keys, is_ns): AskedKeys.of(block, codes[keys], _keys_table(keys), is_ns=is_ns) for keys, is_ns in wanted
+        }
 
     def _empty_block(self) -> EntityBlock:
         table = self.rows.schema.empty_table()
@@ -163,12 +169,12 @@ def _columns_of(
     cursor: duckdb.DuckDBPyConnection,
     history: PlannedHistory,
     block: EntityBlock,
-    codes: KeyCodes,
+    keys: AskedKeys,
     chunk_rows: int,
     progress: Progress | None,
 ) -> list[tuple[ViewPart, pa.Table]]:
     """Returns the columns of each feature view that reads a history, aligned with the entity rows of a block."""
-    matches = history.search.search(cursor, block, codes.codes, _keys_table(history.keys), chunk_rows)
+    matches = history.search.search(cursor, block, keys, chunk_rows)
     if progress is not None:
         progress.advance()
     fresh = {ttl_us: is_fresh(matches, block, ttl_us) for ttl_us in {part.ttl_us for part in history.parts}}

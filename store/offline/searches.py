@@ -7,7 +7,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from store.kernel.as_of import NO_ROW, AsOfSearch, Instants, Ints, Matches, SourceChunk, Truths
+from store.kernel.as_of import NO_ROW, AskedRows, AsOfSearch, Instants, Ints, Matches, SourceChunk, Truths
 from store.kernel.point_in_time import Window, candidates_sql, features_sql
 from store.kernel.source_scan import ROW_BITS, Scan
 from store.offline.entity_rows import EntityBlock
@@ -18,6 +18,21 @@ _READER_ROWS = 1_000_000
 
 _US_MAX = 2**62
 """A time to live beyond this many microseconds (146,000 years) is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedKeys:
+    """The keys of a block of entity rows: the code of each row's, the table of all codes, and the rows to search for."""
+
+    codes: Ints
+    table: str
+    rows: AskedRows
+
+    @classmethod
+    def of(cls, block: EntityBlock, codes: Ints, table: str, *, is_ns: bool) -> "AskedKeys":
+        """Returns keys from their codes; entity rows without a time are not searched for."""
+        times = _in_ns(block.instants) if is_ns else block.instants
+        return cls(codes, table, AskedRows.of(np.where(block.is_timed, codes, NO_ROW), times))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +61,32 @@ class History:
         low, high = int(times.min()), int(times.max())
         return Window(low - self.ttl_us if 0 < self.ttl_us < _US_MAX else None, high, high if self.has_cutoff else None)
 
+    def is_ns(self, block: EntityBlock) -> bool:
+        """Whether nanoseconds play a part for a block: instants are compared at the finest unit of either side."""
+        return self.scan.is_ns or block.instants.ns is not None
+
     def search(
-        self, cursor: duckdb.DuckDBPyConnection, block: EntityBlock, codes: Ints, keys_table: str, chunk_rows: int
+        self, cursor: duckdb.DuckDBPyConnection, block: EntityBlock, keys: AskedKeys, chunk_rows: int
     ) -> Matches:
-        """Returns for each entity row of a block the newest row of its key, whether or not it is too old."""
-        codes = np.where(block.is_timed, codes, NO_ROW)
+        """Returns for each entity row of a block the newest row of its key, whether or not it is too old.
+
+        Args:
+            keys: made for this block, with nanoseconds if `is_ns` says so.
+        """
         if self.has_cutoff or not self.scan.has_created:
-            return self._searched(cursor, block, codes, keys_table, chunk_rows, has_created=self.has_cutoff)
+            return self._searched(cursor, block, keys, chunk_rows, has_created=self.has_cutoff)
         # Created times decide only between rows of the same event time, so they are read only where there are such.
-        matches = self._searched(cursor, block, codes, keys_table, chunk_rows, has_created=False)
+        matches = self._searched(cursor, block, keys, chunk_rows, has_created=False)
         if not matches.is_tied.any():
             return matches
-        tied, tied_table = np.where(matches.is_tied, codes, NO_ROW), f"larder_tied_{self.number}"
+        tied, tied_table = np.where(matches.is_tied, keys.codes, NO_ROW), f"larder_tied_{self.number}"
         if self.scan.key_names:
             cursor.register(_GIVEN, pa.table({"code": np.unique(tied[matches.is_tied])}))
-            selected = f"SELECT * FROM {keys_table} SEMI JOIN {_GIVEN} USING (code)"
+            selected = f"SELECT * FROM {keys.table} SEMI JOIN {_GIVEN} USING (code)"
             cursor.execute(f"CREATE OR REPLACE TABLE {tied_table} AS {selected}")
             cursor.unregister(_GIVEN)
-        decided = self._searched(cursor, block, tied, tied_table, chunk_rows, has_created=True)
+        tied_keys = AskedKeys.of(block, tied, tied_table, is_ns=self.is_ns(block))
+        decided = self._searched(cursor, block, tied_keys, chunk_rows, has_created=True)
         positions = np.where(matches.is_tied, decided.positions, matches.positions)
         return Matches(positions, matches.event, matches.is_tied)
 
@@ -71,19 +94,16 @@ class History:
         self,
         cursor: duckdb.DuckDBPyConnection,
         block: EntityBlock,
-        codes: Ints,
-        keys_table: str,
+        keys: AskedKeys,
         chunk_rows: int,
         *,
         has_created: bool,
     ) -> Matches:
-        is_ns = self.scan.is_ns or block.instants.ns is not None
-        times = _in_ns(block.instants) if is_ns else block.instants
         ttl_us = self.ttl_us if self.ttl_us < _US_MAX else 0
-        search = AsOfSearch(codes, times, ttl_us=ttl_us, has_cutoff=self.has_cutoff)
-        window = self.window(block)
+        search = AsOfSearch(keys.rows, ttl_us=ttl_us, has_cutoff=self.has_cutoff)
+        window, is_ns = self.window(block), self.is_ns(block)
         if window is not None:
-            sql = candidates_sql(self.scan, keys_table, window, is_ns=is_ns, has_created=has_created)
+            sql = candidates_sql(self.scan, keys.table, window, is_ns=is_ns, has_created=has_created)
             for chunk in _chunks(cursor.sql(sql).to_arrow_reader(min(_READER_ROWS, chunk_rows)), chunk_rows):
                 search.add(_source_chunk(chunk, is_ns=is_ns, has_created=has_created))
         return search.matches()

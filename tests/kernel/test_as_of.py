@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.kernel.as_of import NO_ROW, NO_TIME_US, AsOfSearch, Instants, SourceChunk
+from store.kernel.as_of import NO_ROW, NO_TIME_US, AskedRows, AsOfSearch, Instants, SourceChunk
 
 Moment = tuple[int, int]
 
@@ -58,7 +58,7 @@ def test_every_row_is_answered_by_the_newest_row_that_it_can_see(
 ) -> None:
     asked, pieces, has_ns, has_created, is_cut = search
     codes = np.array([code for code, _ in asked], dtype=np.int64)
-    found = AsOfSearch(codes, instants([moment for _, moment in asked], has_ns), has_cutoff=is_cut)
+    found = AsOfSearch(AskedRows.of(codes, instants([moment for _, moment in asked], has_ns)), has_cutoff=is_cut)
     for piece in pieces:
         found.add(
             SourceChunk(
@@ -78,7 +78,7 @@ def test_every_row_is_answered_by_the_newest_row_that_it_can_see(
 def test_ties_among_many_rows_of_one_instant_go_to_the_last_position() -> None:
     count = 1_000
     codes = np.arange(count, dtype=np.int64) % 7
-    search = AsOfSearch(np.arange(7, dtype=np.int64), Instants(np.full(7, 5)))
+    search = AsOfSearch(AskedRows.of(np.arange(7, dtype=np.int64), Instants(np.full(7, 5))))
     search.add(SourceChunk(codes, Instants(np.full(count, 5)), None, np.arange(count, dtype=np.int64)))
     expected = [max(place for place in range(count) if place % 7 == code) for code in range(7)]
     assert search.matches().positions.tolist() == expected

@@ -16,6 +16,7 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float32, Float64, Int32, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
 
+from store.limits import RETRIEVAL_THREADS_MAX
 from store.offline import DuckDBOfflineStore, DuckDBOfflineStoreConfig
 from store.offline.connection import ConnectionSettings, connected
 from tests.offline.feature_stores import DRIVER, driver_view, instants, store_with, write
@@ -46,6 +47,10 @@ def test_settings_reach_duckdb_and_spill_beside_the_repo(repo: Path) -> None:
     assert answer.column("trips").to_pylist() == [20]
     with pytest.raises(ValueError, match="memory_limit 'plenty'"):
         DuckDBOfflineStoreConfig(memory_limit="plenty")
+    for threads in (0, RETRIEVAL_THREADS_MAX + 1):
+        with pytest.raises(ValueError, match="threads"):
+            DuckDBOfflineStoreConfig(threads=threads)
+    assert DuckDBOfflineStoreConfig(threads=RETRIEVAL_THREADS_MAX).threads == RETRIEVAL_THREADS_MAX
 
 
 def test_duplicate_rows_extra_columns_and_their_types_come_back_as_they_were(repo: Path) -> None:
