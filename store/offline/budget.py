@@ -82,7 +82,9 @@ def budget_of(
         total = bytes_of(settings.memory_limit)
     else:
         total = int(_DEFAULT_SHARE * available_bytes())
-    workers = max(1, min(source_count, settings.threads or os.cpu_count() or 1))
+    threads = settings.threads or os.cpu_count() or 1
+    # One more than there are threads: while one search waits for its scan, another can sort.
+    workers = max(1, min(source_count, threads + 1 if threads > 1 else 1))
     row_bytes = _BLOCK_ROW_BYTES + 2 * sum(map(_width, features))
     block = _clamped(int(_BLOCK_SHARE * total / row_bytes), BLOCK_ROWS_MIN, BLOCK_ROWS_MAX)
     blocks = max(1, -(-row_count // block))

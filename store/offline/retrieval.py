@@ -22,6 +22,7 @@ from store.offline.column_types import answer_type
 from store.offline.connection import ConnectionSettings, connected
 from store.offline.entity_keys import key_codes
 from store.offline.entity_rows import EntityBlock, EntityRows, join_key_column
+from store.offline.gather import Gatherer
 from store.offline.progress import Progress
 from store.offline.requested import JoinKey, PlannedHistory, ViewPart
 from store.offline.searches import AskedKeys, fetch, is_fresh
@@ -181,18 +182,19 @@ def _columns_of(
     is_wanted = np.logical_or.reduce(list(fresh.values()))
     rows = fetch(cursor, history.search, matches, is_wanted)
     answers = []
+    gatherers = {ttl_us: Gatherer(rows.places, is_answered) for ttl_us, is_answered in fresh.items()}
     for part in history.parts:
-        places = pa.array(rows.places, mask=~fresh[part.ttl_us])
-        answers.append((part, _named(part, rows.features.select(list(part.features)).take(places))))
+        columns = [gatherers[part.ttl_us].taken(rows.features.column(name)) for name in part.features]
+        answers.append((part, _named(part, columns)))
     if progress is not None:
         progress.advance()
     return answers
 
 
-def _named(part: ViewPart, table: pa.Table) -> pa.Table:
+def _named(part: ViewPart, columns: Sequence[pa.ChunkedArray]) -> pa.Table:
     """Returns features under their names and in the types of the answer."""
-    columns = []
-    for column, declared in zip(table.columns, part.requested.types, strict=True):
+    fitted = []
+    for column, declared in zip(columns, part.requested.types, strict=True):
         wanted = answer_type(column.type, declared)
-        columns.append(column if column.type.equals(wanted) else column.cast(wanted))
-    return pa.table(columns, names=list(part.requested.columns))
+        fitted.append(column if column.type.equals(wanted) else column.cast(wanted))
+    return pa.table(fitted, names=list(part.requested.columns))

@@ -1,6 +1,5 @@
 """The searches of a retrieval: one per distinct history, whatever number of feature views reads it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -13,16 +12,13 @@ from store.kernel.source_scan import ROW_BITS, Scan
 from store.offline.entity_rows import EntityBlock
 
 _GIVEN = "larder_given"
-_READER_ROWS = 1_000_000
-"""Rows that DuckDB hands over at a time: below this the handing over shows."""
-
 _US_MAX = 2**62
 """A time to live beyond this many microseconds (146,000 years) is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskedKeys:
-    """The keys of a block of entity rows: the code of each row's, the table of all codes, and the rows to search for."""
+    """The keys of a block of entity rows: the code of each row's, the table of all of them, and the rows to search."""
 
     codes: Ints
     table: str
@@ -104,7 +100,8 @@ class History:
         window, is_ns = self.window(block), self.is_ns(block)
         if window is not None:
             sql = candidates_sql(self.scan, keys.table, window, is_ns=is_ns, has_created=has_created)
-            for chunk in _chunks(cursor.sql(sql).to_arrow_reader(min(_READER_ROWS, chunk_rows)), chunk_rows):
+            # A chunk comes as one batch: joining smaller ones would copy every column.
+            for chunk in cursor.sql(sql).to_arrow_reader(chunk_rows):
                 search.add(_source_chunk(chunk, is_ns=is_ns, has_created=has_created))
         return search.matches()
 
@@ -148,7 +145,7 @@ def fetch(cursor: duckdb.DuckDBPyConnection, history: History, matches: Matches,
     cursor.register(_GIVEN, pa.table({"ptr": positions}))
     cursor.execute(f"CREATE OR REPLACE TABLE {wanted_table} AS FROM {_GIVEN}")
     cursor.unregister(_GIVEN)
-    files = set(np.unique(positions >> ROW_BITS).tolist())
+    files = set(_distinct_of_sorted(positions >> ROW_BITS).tolist())
     rows = cursor.sql(features_sql(scan.holding(files), wanted_table, window)).to_arrow_table()
     found, features = rows.column("ptr").to_numpy(), rows.drop_columns(["ptr"])
     if not np.array_equal(found, positions):
@@ -162,29 +159,25 @@ def _distinct(values: Ints) -> tuple[Ints, Ints]:
     """Returns the distinct values in ascending order, and for each value its place among them."""
     order = np.argsort(values)
     ordered = values[order]
-    is_new = np.ones(len(values), dtype=bool)
-    is_new[1:] = ordered[1:] != ordered[:-1]
+    is_new = _differs_from_last(ordered)
     numbers = np.empty(len(values), dtype=np.int64)
     numbers[order] = np.cumsum(is_new) - 1
     return ordered[is_new], numbers
 
 
-def _chunks(reader: pa.RecordBatchReader, rows_max: int) -> Iterator[pa.Table]:
-    """Yields batches joined into chunks of at least `rows_max` rows and less than twice as many; the last has fewer."""
-    pending: list[pa.RecordBatch] = []
-    count = 0
-    for batch in reader:
-        pending.append(batch)
-        count += batch.num_rows
-        if count >= rows_max:
-            yield pa.Table.from_batches(pending)
-            pending, count = [], 0
-    if pending:
-        yield pa.Table.from_batches(pending)
+def _distinct_of_sorted(values: Ints) -> Ints:
+    return values[_differs_from_last(values)]
 
 
-def _source_chunk(chunk: pa.Table, *, is_ns: bool, has_created: bool) -> SourceChunk:
-    columns = {name: chunk.column(name).to_numpy() for name in chunk.column_names}
+def _differs_from_last(values: Ints) -> Truths:
+    """Returns for each value whether it differs from the one before."""
+    is_new = np.ones(len(values), dtype=bool)
+    is_new[1:] = values[1:] != values[:-1]
+    return is_new
+
+
+def _source_chunk(chunk: pa.RecordBatch, *, is_ns: bool, has_created: bool) -> SourceChunk:
+    columns = {name: chunk.column(name).to_numpy() for name in chunk.schema.names}
     return SourceChunk(
         columns["code"],
         Instants(columns["e_us"], columns["e_ns"] if is_ns else None),
