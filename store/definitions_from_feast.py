@@ -58,7 +58,11 @@ def batch_source_of(view: Any) -> Any:
 
 
 def refuse_unsupported(view: Any) -> None:
-    """Raises DefinitionError for a view whose values would have to be computed from its source's rows."""
+    """Raises DefinitionError for a view whose values would have to be computed, or whose ttl is negative."""
+    if ttl_us(view) < 0:
+        raise DefinitionError(
+            f"feature view {view.name!r}: its ttl {view.ttl} is negative; leave it out, or 0, for no limit"
+        )
     if getattr(view, "aggregations", None):
         raise DefinitionError(
             f"feature view {view.name!r} declares aggregations over time windows, which this version of Larder "

@@ -17,6 +17,7 @@ LOWEST_INSTANT = -(2**62)
 """Stands for a null created time in tie-breaking: older than any instant that a timestamp can hold, in either unit."""
 
 _NULL = "NULL"
+_NS_LAST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +244,7 @@ def _instant(column: TimeColumn, is_ns: bool) -> str:
     if not is_ns:
         return f"epoch_us({name})"
     if column.is_ns:
-        return f"CAST(epoch_ns({name}) AS HUGEINT)"
+        return f"CAST({_epoch_ns(column)} AS HUGEINT)"
     # epoch_ns fails beyond year 2262, so coarser times are widened by hand: year 9999 is legal.
     return f"CAST(epoch_us({name}) AS HUGEINT){factor}"
 
@@ -252,7 +253,9 @@ def _floor_us(column: TimeColumn) -> str:
     """Returns the microseconds of an instant, rounded down."""
     if not column.is_ns:
         return _instant(column, is_ns=False)
-    return f"(epoch_ns(s.{identifier(str(column.name))}) - {_ns_left(column)}) // {NANOSECONDS_PER_US}"
+    # Not by taking away what is left: the least instant of all would then be too small for a BIGINT.
+    count, unit = _epoch_ns(column), NANOSECONDS_PER_US
+    return f"({count} // {unit} - CASE WHEN {count} % {unit} < 0 THEN 1 ELSE 0 END)"
 
 
 def _ns_left(column: TimeColumn) -> str:
@@ -261,7 +264,16 @@ def _ns_left(column: TimeColumn) -> str:
         return "CAST(0 AS BIGINT)"
     # `%` takes the sign of the dividend, so times before 1970 need it twice to come out floored.
     unit = NANOSECONDS_PER_US
-    return f"((epoch_ns(s.{identifier(str(column.name))}) % {unit} + {unit}) % {unit})"
+    return f"(({_epoch_ns(column)} % {unit} + {unit}) % {unit})"
+
+
+def _epoch_ns(column: TimeColumn) -> str:
+    """Returns the nanoseconds of an instant; DuckDB takes the first and last that can be counted for infinities."""
+    name = f"s.{identifier(str(column.name))}"
+    return (
+        f"CASE {name} WHEN 'infinity'::TIMESTAMP_NS THEN {_NS_LAST} WHEN '-infinity'::TIMESTAMP_NS THEN -{_NS_LAST} "
+        f"ELSE epoch_ns({name}) END"
+    )
 
 
 def _by_file(constants: Sequence[str], kind: str) -> str:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from store.errors import OfflineStoreError, OutOfSpace, SourceUnreadable
 from store.kernel.source_scan import literal
 
-_DISK_FULL_SIGNS = ("no space left", "disk full", "failed to offload", "max_temp_directory_size")
+_NO_ROOM_SIGNS = ("out of memory", "no space left", "disk full", "failed to offload", "max_temp_directory_size")
 _NAMED_FILES_MAX = 3
 _DAMAGE_SIGNS = ("parquet", "magic bytes", "snappy", "zstd", "gzip", "lz4", "corrupt", "thrift", "page header")
 
@@ -78,6 +79,18 @@ def _settings(settings: ConnectionSettings, readable: Sequence[str], keeps_order
     yield "SET lock_configuration = true"
 
 
+def batches_of(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Yields what DuckDB hands over; what fails on the way is DuckDB's error, though Arrow raises it.
+
+    Raises:
+        duckdb.Error: for `translated`, which knows what the query reads.
+    """
+    try:
+        yield from reader
+    except (pa.ArrowException, OSError) as error:
+        raise duckdb.Error(str(error)) from error
+
+
 def is_pattern(path: str) -> bool:
     """Whether a path holds characters that stand for others when it is read as a pattern."""
     return any(sign in path for sign in "*?[")
@@ -95,7 +108,11 @@ def translated(readable: Sequence[str], spill: Path) -> Iterator[None]:
         ) from error
     except duckdb.Error as error:
         message = str(error)
-        if str(spill) in message or any(sign in message.lower() for sign in _DISK_FULL_SIGNS):
+        if (
+            _OUT_OF_MEMORY in message.lower()
+            or str(spill) in message
+            or any(sign in message.lower() for sign in _DISK_FULL_SIGNS)
+        ):
             raise OutOfSpace(
                 f"no room for spilling: {_first_line(error)}; set `spill_folder` under offline_store in "
                 "feature_store.yaml to a folder on a disk with room"

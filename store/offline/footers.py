@@ -31,13 +31,22 @@ class Footer:
     """What a Parquet file says about itself.
 
     `int96` names the columns of Spark's old timestamp type, which DuckDB reads in microseconds (all that Spark has),
-    although Arrow calls them nanoseconds. `ranges` holds the range of each column of times that tells it.
+    although Arrow calls them nanoseconds. `ranges` holds the range of each column of times that tells it. `stamp`
+    changes when the file does.
     """
 
     schema: pa.Schema
     int96: frozenset[str]
     rows: int
     ranges: Mapping[str, EventRange]
+    stamp: tuple[int, ...]
+
+    def describes(self, path: str) -> bool:
+        """Whether the file is still the one that was read."""
+        try:
+            return _stamp(path) == self.stamp
+        except SourceUnreadable:
+            return False
 
 
 def read_footers(paths: Iterable[str]) -> list[Footer]:
@@ -81,14 +90,14 @@ def _read_ahead(path: str) -> None:
 
 
 @lru_cache(maxsize=FOOTERS_MAX)
-def _footer(path: str, stamp: tuple[int, ...]) -> Footer:  # noqa: ARG001 - the stamp is part of the cache's key
+def _footer(path: str, stamp: tuple[int, ...]) -> Footer:
     try:
         with pq.ParquetFile(path) as file:
             metadata = file.metadata
             leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
             int96 = frozenset(leaf.path for leaf in leaves if leaf.physical_type == "INT96")
             schema = _shared(file.schema_arrow.remove_metadata())
-            return Footer(schema, int96, metadata.num_rows, _ranges(metadata, leaves, schema))
+            return Footer(schema, int96, metadata.num_rows, _ranges(metadata, leaves, schema), stamp)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
 

@@ -39,6 +39,8 @@ class BatchedOnDemandView:
     def _of_batch(self, table: pa.Table, has_full_names: bool) -> pa.Table:
         declared = self._declared(has_full_names)
         try:
+            if self._view.mode == "python" and self._view.singleton:
+                return self._row_by_row(table, declared)
             computed = self._view.transform_arrow(table, has_full_names)
         except Exception as error:  # A user's function may raise anything; it becomes an error that names the view.
             raise InputError(
@@ -46,6 +48,15 @@ class BatchedOnDemandView:
                 "function must cope with missing values, and entity rows must have the types of its request fields"
             ) from error
         columns = [self._fitted(computed, field, table.num_rows) for field in declared]
+        return pa.table(columns, schema=declared)
+
+    def _row_by_row(self, table: pa.Table, declared: pa.Schema) -> pa.Table:
+        """Returns what a function that takes one row gives for each; Feast would hand it whole columns here."""
+        rows = [self._view.transform_dict({name: [value] for name, value in row.items()}) for row in table.to_pylist()]
+        columns = [
+            pa.array([row[feature.name] for row in rows], field.type)
+            for feature, field in zip(self._view.features, declared, strict=True)
+        ]
         return pa.table(columns, schema=declared)
 
     def _fitted(self, computed: pa.Table, field: pa.Field, row_count: int) -> pa.ChunkedArray:

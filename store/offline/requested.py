@@ -129,7 +129,7 @@ def plan_histories(
     for number, requested in enumerate(views):
         checked = _checked(config, requested, rows, opened, keys)
         needed = checked.needed
-        same = (checked.source.path, needed.keys, needed.event, needed.created, checked.columns)
+        same = (id(checked.source), needed.keys, needed.event, needed.created, checked.columns)
         shared.setdefault(same, []).append((number, checked))
         types = [_source_types(checked.source, name) for name in needed.keys]
         join_keys[same] = tuple(keys[pair] for pair in zip(checked.columns, types, strict=True))

@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from store.errors import LarderError
 from store.kernel.as_of import Ints
 from store.kernel.point_in_time import Window, features_sql
 from store.offline.budget import Budget, budget_of
@@ -73,13 +74,26 @@ class HistoricalAnswer:
                 is_empty = True
                 for block in self.rows.blocks(self._budget.block_rows):
                     is_empty = False
-                    yield self._block(connection, block, progress)
+                    yield self._checked_block(connection, block, progress)
                 if is_empty:
-                    yield self._block(connection, self._empty_block(), progress)
+                    yield self._checked_block(connection, self._empty_block(), progress)
 
-    def _block(
-        self, connection: duckdb.DuckDBPyConnection, block: EntityBlock, progress: Progress | None = None
-    ) -> pa.Table:
+    def _checked_block(self, connection: duckdb.DuckDBPyConnection, block: EntityBlock, progress: Progress) -> pa.Table:
+        """Returns a block, sure that all of it comes from the files that were planned with."""
+        try:
+            table = self._block(connection, block, progress)
+        except (LarderError, duckdb.Error):
+            # If a file was changed meanwhile, that is what to say, whatever it led to.
+            self._require_unchanged()
+            raise
+        self._require_unchanged()
+        return table
+
+    def _require_unchanged(self) -> None:
+        for source in {id(history.source): history.source for history in self.histories}.values():
+            source.require_unchanged()
+
+    def _block(self, connection: duckdb.DuckDBPyConnection, block: EntityBlock, progress: Progress) -> pa.Table:
         """Returns one block of entity rows with the features of all histories beside them."""
         keys = self._asked_keys(connection, block)
         cursors = [connection.cursor() for _ in self.histories]
@@ -172,12 +186,11 @@ def _columns_of(
     block: EntityBlock,
     keys: AskedKeys,
     chunk_rows: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> list[tuple[ViewPart, pa.Table]]:
     """Returns the columns of each feature view that reads a history, aligned with the entity rows of a block."""
     matches = history.search.search(cursor, block, keys, chunk_rows)
-    if progress is not None:
-        progress.advance()
+    progress.advance()
     fresh = {ttl_us: is_fresh(matches, block, ttl_us) for ttl_us in {part.ttl_us for part in history.parts}}
     is_wanted = np.logical_or.reduce(list(fresh.values()))
     rows = fetch(cursor, history.search, matches, is_wanted)
@@ -186,8 +199,7 @@ def _columns_of(
     for part in history.parts:
         columns = [gatherers[part.ttl_us].taken(rows.features.column(name)) for name in part.features]
         answers.append((part, _named(part, columns)))
-    if progress is not None:
-        progress.advance()
+    progress.advance()
     return answers
 
 
@@ -196,5 +208,6 @@ def _named(part: ViewPart, columns: Sequence[pa.ChunkedArray]) -> pa.Table:
     fitted = []
     for column, declared in zip(columns, part.requested.types, strict=True):
         wanted = answer_type(column.type, declared)
-        fitted.append(column if column.type.equals(wanted) else column.cast(wanted))
+        # Types only widen; whole numbers beyond 2^53 that were declared as floating-point are rounded, as declared.
+        fitted.append(column if column.type.equals(wanted) else column.cast(wanted, safe=False))
     return pa.table(fitted, names=list(part.requested.columns))

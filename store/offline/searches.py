@@ -6,9 +6,11 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from store.errors import SourceUnreadable
 from store.kernel.as_of import NO_ROW, AskedRows, AsOfSearch, Instants, Ints, Matches, SourceChunk, Truths
 from store.kernel.point_in_time import Window, candidates_sql, features_sql
 from store.kernel.source_scan import ROW_BITS, Scan
+from store.offline.connection import batches_of
 from store.offline.entity_rows import EntityBlock
 
 _GIVEN = "larder_given"
@@ -101,7 +103,7 @@ class History:
         if window is not None:
             sql = candidates_sql(self.scan, keys.table, window, is_ns=is_ns, has_created=has_created)
             # A chunk comes as one batch: joining smaller ones would copy every column.
-            for chunk in cursor.sql(sql).to_arrow_reader(chunk_rows):
+            for chunk in batches_of(cursor.sql(sql).to_arrow_reader(chunk_rows)):
                 search.add(_source_chunk(chunk, is_ns=is_ns, has_created=has_created))
         return search.matches()
 
@@ -149,7 +151,8 @@ def fetch(cursor: duckdb.DuckDBPyConnection, history: History, matches: Matches,
     rows = cursor.sql(features_sql(scan.holding(files), wanted_table, window)).to_arrow_table()
     found, features = rows.column("ptr").to_numpy(), rows.drop_columns(["ptr"])
     if not np.array_equal(found, positions):
-        assert len(found) == len(positions), "a row that was found is no longer there"
+        if len(found) != len(positions):
+            raise SourceUnreadable("rows that were found are no longer there; retrieve again")
         standing = np.argsort(found)
         places = standing[places] if len(positions) else places
     return FetchedRows(features, places)

@@ -73,6 +73,19 @@ class Source:
         """Returns the paths of all files, in source order."""
         return [file.path for file in self.files]
 
+    def require_unchanged(self) -> None:
+        """Checks that its files are still those that were found.
+
+        Raises:
+            SourceUnreadable: one is not: what was read of it may be of neither version.
+        """
+        for file in self.files:
+            if not file.footer.describes(file.path):
+                raise SourceUnreadable(
+                    f"source file {file.path!r} was changed or removed while it was read; retrieve again, and write "
+                    "new files beside old ones instead of over them"
+                )
+
 
 def file_source(source: DataSource | None, owner: str) -> FileSource:
     """Returns a batch source as the file source that it has to be.

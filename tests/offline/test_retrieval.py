@@ -16,6 +16,7 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float32, Float64, Int32, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
 
+from store.errors import DefinitionError, SourceUnreadable
 from store.limits import RETRIEVAL_THREADS_MAX
 from store.offline import DuckDBOfflineStore, DuckDBOfflineStoreConfig
 from store.offline.connection import ConnectionSettings, connected
@@ -310,3 +311,61 @@ def test_a_saved_dataset_is_written_once_and_read_back(repo: Path) -> None:
         job.persist(storage)
     job.persist(storage, allow_overwrite=True)
     assert [path.name for path in (repo / "data").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_source_that_changes_between_planning_and_the_end_is_refused(repo: Path) -> None:
+    write(repo, stats(1, 2))
+    store = store_with(repo, [DRIVER, driver_view()])
+    job = store.get_historical_features(rows(2), ["driver_stats:trips"])
+    stream = job.to_arrow_batches(1)
+    write(repo, stats(1, 2, trips=pa.array([5, 6])))
+    for run in (job.to_arrow, lambda: next(stream)):
+        with pytest.raises(SourceUnreadable, match=r"stats\.parquet' was changed"):
+            run()
+    (repo / "data/stats.parquet").unlink()
+    with pytest.raises(SourceUnreadable, match="changed or removed"):
+        job.to_arrow()
+
+
+def test_the_first_and_last_nanosecond_are_times_like_others(repo: Path) -> None:
+    last = 2**63 - 1
+    far = pa.array([0, last, -last]).cast(pa.timestamp("ns", "UTC"))
+    columns = {"driver_id": pa.array([1, 1, 2]), "event_timestamp": far, "trips": pa.array([1, 2, 3])}
+    write(repo, columns | {"created": pa.array([last, 1, 1]).cast(pa.timestamp("ns", "UTC"))})
+    store = store_with(repo, [DRIVER, driver_view(created="created")])
+    asked = pa.table({"driver_id": [1, 1, 2], "event_timestamp": instants(253_402_300_799_000_000, 1, 1)})
+    answer = store.get_historical_features(asked, ["driver_stats:trips"]).to_arrow()
+    assert answer.column("trips").to_pylist() == [2, 1, 3]
+
+
+def test_whole_numbers_declared_as_floating_point_are_rounded(repo: Path) -> None:
+    write(repo, stats(1, trips=pa.array([2**53 + 1])))
+    store = store_with(repo, [DRIVER, driver_view(features={"trips": Float64})])
+    assert store.get_historical_features(rows(1), ["driver_stats:trips"]).to_arrow()["trips"].to_pylist() == [2.0**53]
+
+
+def test_a_negative_ttl_is_refused_by_name(repo: Path) -> None:
+    write(repo, stats(1))
+    store = store_with(repo, [DRIVER, driver_view(ttl=timedelta(seconds=-5))])
+    with pytest.raises(DefinitionError, match="'driver_stats': its ttl -1 day, 23:59:55 is negative"):
+        store.get_historical_features(rows(1), ["driver_stats:trips"])
+
+
+@on_demand_feature_view(
+    sources=[driver_view(), RequestSource(name="asked", schema=[Field(name="bonus", dtype=Int64)])],
+    schema=[Field(name="greater", dtype=Int64)],
+    mode="python",
+    singleton=True,
+)
+def greater_of_both(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {"greater": max(inputs["trips"], inputs["bonus"])}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # Feast's own, at apply
+def test_a_function_of_one_row_gets_one_row_at_a_time(repo: Path) -> None:
+    write(repo, stats(1, 2))
+    store = store_with(repo, [DRIVER, driver_view(), greater_of_both])
+    asked = rows(1, 2, bonus=pa.array([100, 1]))
+    for full in (False, True):
+        job = store.get_historical_features(asked, ["greater_of_both:greater"], full_feature_names=full)
+        assert job.to_arrow().column("greater_of_both__greater" if full else "greater").to_pylist() == [100, 20]
