@@ -126,7 +126,7 @@ class DuckDBOfflineStore(OfflineStore):
             on_demand_feature_views=on_demand,
             full_feature_names=full_feature_names,
             metadata=_metadata(rows, feature_refs),
-            inputs=lambda: inputs_of(config, histories, on_demand, request),
+            inputs=lambda: inputs_of(config, rows.schema, histories, on_demand, request),
         )
 
     @staticmethod

@@ -9,9 +9,15 @@ import pyarrow.compute as pc
 import pyarrow.types as pat
 
 _SIZE_BYTES = 16
-_VERSION = b"larder-training-set-1"
+_VERSION = b"larder-training-set-2"
+
+_UTC_NAMES = frozenset({"UTC", "Etc/UTC", "Z", "+00:00"})
+"""Under which libraries write the same zone."""
 
 _LAYOUTS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
+
+_LISTS = (pat.is_list, pat.is_large_list, pat.is_fixed_size_list, pat.is_list_view, pat.is_large_list_view)
 
 
 class _Hash(Protocol):
@@ -25,13 +31,15 @@ class TableDigest:
 
     Columns, their order, names and types count, as do the order of rows, nulls, and the bits of floating-point values.
     For each column the validity, the lengths (of texts and lists) and the values are hashed apart, each as one stream,
-    so where batches begin leaves no trace; what lies under a null is left out. Dictionaries count as their values.
+    so where batches begin leaves no trace; what lies under a null is left out. Dictionaries count as their values,
+    extension types as their name and storage. The names that a list or map has for its own parts do not count, nor
+    which of its names UTC goes by.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
         """Begins with no rows."""
         self._schema = schema
-        self._columns = [_ColumnDigest(_plain(field.type)) for field in schema]
+        self._columns = [_ColumnDigest(field.type) for field in schema]
         self._row_count = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -45,15 +53,14 @@ class TableDigest:
         whole = hashlib.blake2b(_VERSION, digest_size=_SIZE_BYTES)
         whole.update(self._row_count.to_bytes(8, "little"))
         for field, digest in zip(self._schema, self._columns, strict=True):
-            named = f"{field.name}\0{_plain(field.type)}".encode()
-            whole.update(len(named).to_bytes(8, "little") + named + digest.digest())
+            whole.update(_packed(field.name.encode(), _described(field.type), digest.digest()))
         return whole.hexdigest()
 
 
 class _ColumnDigest:
     def __init__(self, kind: pa.DataType) -> None:
         self._validity, self._lengths, self._values = (_new() for _ in range(3))
-        self._children = [_ColumnDigest(_plain(inner)) for inner in _inner_types(kind)]
+        self._children = [_ColumnDigest(inner) for inner in _inner_types(_plain(kind))]
 
     def add(self, column: pa.Array) -> None:
         is_valid = column.is_valid()
@@ -89,25 +96,76 @@ def _new() -> _Hash:
     return hashlib.blake2b(digest_size=_SIZE_BYTES)
 
 
+def has_digest(kind: pa.DataType) -> bool:
+    """Whether columns of a type can be digested; which is when they can be written as Parquet."""
+    if pat.is_dictionary(kind):
+        return not pat.is_nested(_plain(kind)) and has_digest(kind.value_type)
+    kind = _plain(kind)
+    if pat.is_struct(kind) and not kind.num_fields:
+        return False
+    if pat.is_union(kind) or pat.is_run_end_encoded(kind) or pat.is_interval(kind):
+        return False
+    if pat.is_fixed_size_binary(kind) and not kind.byte_width:
+        return False
+    return all(map(has_digest, _inner_types(kind)))
+
+
+def _packed(*parts: bytes) -> bytes:
+    """Returns parts as one text of bytes that no other parts have."""
+    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+
+
+def _described(kind: pa.DataType) -> bytes:
+    """Returns what of a type counts; types that differ in it have different ones."""
+    if pat.is_dictionary(kind):
+        return _described(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _packed(b"extension", kind.extension_name.encode(), _described(kind.storage_type))
+    if pat.is_struct(kind):
+        return _packed(b"struct", *(part for field in kind.fields for part in _described_field(field)))
+    inner = _inner_types(kind)
+    if inner:
+        size = str(kind.list_size) if pat.is_fixed_size_list(kind) else ""
+        return _packed(b"map" if pat.is_map(kind) else b"list", size.encode(), *map(_described, inner))
+    if pat.is_timestamp(kind) and kind.tz in _UTC_NAMES:
+        kind = pa.timestamp(kind.unit, "UTC")
+    return _packed(str(kind).encode())
+
+
+def _described_field(field: pa.Field) -> tuple[bytes, bytes]:
+    return field.name.encode(), _described(field.type)
+
+
 def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pat.is_dictionary(kind) else kind
+    """Returns the type in which the values of a column lie in memory, once `_decoded`."""
+    while True:
+        if pat.is_dictionary(kind):
+            kind = kind.value_type
+        elif isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        else:
+            return kind
 
 
 def _decoded(column: pa.Array) -> pa.Array:
     """Returns a column in a layout that all of Arrow's functions know; the values are the same."""
-    plain = column.dictionary_decode() if pat.is_dictionary(column.type) else column
-    layout = _LAYOUTS.get(plain.type)
-    return plain if layout is None else plain.cast(layout)
+    while True:
+        if pat.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        elif isinstance(column.type, pa.BaseExtensionType):
+            column = column.storage
+        else:
+            break
+    layout = _LAYOUTS.get(column.type)
+    return column if layout is None else column.cast(layout)
 
 
 def _inner_types(kind: pa.DataType) -> list[pa.DataType]:
     if pat.is_struct(kind):
-        return [kind.field(number).type for number in range(kind.num_fields)]
+        return [field.type for field in kind.fields]
     if pat.is_map(kind):
         return [kind.key_type, kind.item_type]
-    if pat.is_list(kind) or pat.is_large_list(kind) or pat.is_fixed_size_list(kind):
-        return [kind.value_type]
-    return []
+    return [kind.value_type] if any(is_list(kind) for is_list in _LISTS) else []
 
 
 def _pairs(maps: pa.MapArray) -> pa.ListArray:

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from feast.repo_config import RepoConfig
 
 from store.definitions_from_feast import view_definition
-from store.errors import SourceUnreadable
+from store.errors import SourceUnreadable, WrongType, shown
 from store.offline.delta import read_delta
+from store.offline.digest import has_digest
 from store.offline.requested import PlannedHistory
 
 MANIFEST_KEY = "larder.manifest"
@@ -34,6 +35,7 @@ _NS_PER_SECOND = 10**9
 
 def inputs_of(
     config: RepoConfig,
+    given: pa.Schema,
     histories: Sequence[PlannedHistory],
     on_demand: Sequence[Any],
     request: dict[str, Any],
@@ -41,8 +43,18 @@ def inputs_of(
     """Returns what a training set is about to be made of: the manifest but for what only the rows can tell.
 
     Args:
+        given: the entity rows' columns.
         request: what was asked for, as JSON can hold it.
+
+    Raises:
+        WrongType: a column of the entity rows that no training set can hold.
     """
+    for column in given:
+        if not has_digest(column.type):
+            raise WrongType(
+                f"entity column {column.name!r} has type {shown(str(column.type))}, which no Parquet file can hold; "
+                "cast it, or leave it out"
+            )
     sources = {history.source.path: history.source.paths for history in histories}
     return {
         "format": _FORMAT,

@@ -16,7 +16,7 @@ from feast.types import Float64, Int64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.errors import EntityRowsError, InputError, OutOfSpace, SourceUnreadable
+from store.errors import EntityRowsError, InputError, OutOfSpace, SourceUnreadable, WrongType
 from store.offline import read_manifest
 from store.offline.digest import TableDigest
 from tests.offline.feature_stores import DRIVER, driver_view, instants, store_with, write
@@ -198,6 +198,93 @@ def test_bytes_that_move_from_one_text_to_the_next_change_the_digest() -> None:
     assert digest_of(first, 10) != digest_of(second, 10)
     one, other = pa.table({"a": ["x"], "b": ["y"]}), pa.table({"b": ["x"], "a": ["y"]})
     assert digest_of(one, 10) != digest_of(other, 10)
+
+
+UUIDS = pa.array([b"0123456789abcdef", None, b"0123456789abcdeg"], pa.uuid())
+SAVED = {
+    "interval": pa.array(pd.arrays.IntervalArray.from_breaks([0, 1, 2, 3])),
+    "json": pa.array(["1", None, "[]"], pa.json_()),
+    "uuid": UUIDS,
+    "uuids": pa.ListArray.from_arrays([0, 1, 1, 2], UUIDS.filter(UUIDS.is_valid())),
+    "list_view": pa.array([[1], None, [2, 3]], pa.list_view(pa.int64())),
+    "large_list_view": pa.array([["a"], None, ["b", None]], pa.large_list_view(pa.string_view())),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_extension_types_and_list_views_are_kept_and_count(repo: Path, store: FeatureStore, name: str) -> None:
+    column = SAVED[name]
+
+    def digest(order: list[int]) -> Any:
+        job = store.get_historical_features(rows(1, 2, 0, note=column.take(pa.array(order))), FEATURES)
+        return job.to_parquet("data/set.parquet", allow_overwrite=True)["digest"]
+
+    assert digest([0, 1, 2]) == digest([0, 1, 2]) != digest([2, 1, 0])
+    assert pq.read_table(repo / "data/set.parquet").schema.field("note").type == column.type
+    table = pa.table({"note": column})
+    assert digest_of(table, 1) == digest_of(table, 10)
+    assert digest_of(table.slice(1), 1) == digest_of(table.take([1, 2]), 10) != digest_of(table, 10)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.RunEndEncodedArray.from_arrays([2], [7]),
+        pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])]),
+        pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
+        pa.array([{}, None], pa.struct([])),
+        pa.array([b"", None], pa.binary(0)),
+        pa.DictionaryArray.from_arrays(pa.array([0, None]), pa.array([{"a": 1}])),
+        pa.array([[{}], None], pa.list_(pa.struct([]))),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_a_column_that_parquet_cannot_hold_is_refused_by_name_before_any_work(
+    repo: Path, store: FeatureStore, column: pa.Array
+) -> None:
+    with pytest.raises((pa.ArrowException, OSError)):
+        pq.write_table(pa.table({"note": column}), repo / "other.parquet")
+    job = store.get_historical_features(rows(1, 2, note=column), FEATURES)
+    (repo / "data/stats.parquet").unlink()  # so that any work would fail
+    for save in (job.manifest, lambda: job.to_parquet("data/set.parquet")):
+        with pytest.raises(WrongType, match="'note' has type"):
+            save()
+
+
+def empty(**kinds: pa.DataType) -> pa.Table:
+    return pa.schema(kinds).empty_table()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (empty(**{"a\0struct<q": pa.struct({"y": pa.int64()})}), empty(a=pa.struct({"q\0struct<y": pa.int64()}))),
+        (
+            empty(a=pa.struct({"a: int64, b": pa.int64(), "c": pa.int64()})),
+            empty(a=pa.struct({"a": pa.int64(), "b: int64, c": pa.int64()})),
+        ),
+        (empty(a=pa.list_(pa.int8(), 2)), empty(a=pa.list_(pa.int8(), 3))),
+        (empty(a=pa.list_(pa.int8())), empty(a=pa.list_(pa.int16()))),
+        (empty(a=pa.uuid()), empty(a=pa.binary(16))),
+        (empty(a=pa.timestamp("us", "UTC")), empty(a=pa.timestamp("us"))),
+        (empty(a=pa.timestamp("us", "UTC")), empty(a=pa.timestamp("us", "Asia/Tokyo"))),
+    ],
+)
+def test_names_and_types_that_are_not_the_same_have_other_digests(one: pa.Table, other: pa.Table) -> None:
+    assert digest_of(one, 10) == digest_of(one, 10) != digest_of(other, 10)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pa.timestamp("ns", "UTC"), pa.timestamp("ns", "Etc/UTC")),
+        (pa.list_(pa.field("l", pa.int64())), pa.list_(pa.field("item", pa.int64()))),
+        (pa.struct({"a": pa.timestamp("us", "UTC")}), pa.struct({"a": pa.timestamp("us", "Etc/UTC")})),
+    ],
+)
+def test_two_spellings_of_a_type_have_one_digest(one: pa.DataType, other: pa.DataType) -> None:
+    assert str(one) != str(other)
+    assert digest_of(empty(a=one), 10) == digest_of(empty(a=other), 10)
 
 
 @on_demand_feature_view(
