@@ -108,11 +108,7 @@ def translated(readable: Sequence[str], spill: Path) -> Iterator[None]:
         ) from error
     except duckdb.Error as error:
         message = str(error)
-        if (
-            _OUT_OF_MEMORY in message.lower()
-            or str(spill) in message
-            or any(sign in message.lower() for sign in _DISK_FULL_SIGNS)
-        ):
+        if str(spill) in message or any(sign in message.lower() for sign in _NO_ROOM_SIGNS):
             raise OutOfSpace(
                 f"no room for spilling: {_first_line(error)}; set `spill_folder` under offline_store in "
                 "feature_store.yaml to a folder on a disk with room"
