@@ -1,9 +1,15 @@
 """Which column types fit each other: keys that can be compared, and features widened to their declared types."""
 
+from collections.abc import Callable
+
 import pyarrow as pa
 import pyarrow.types as pat
 
+DECIMAL_DIGITS_MAX = 38
+"""Of DuckDB's decimals."""
+
 _UTC = "UTC"
+_BINARIES = (pat.is_binary, pat.is_large_binary, pat.is_binary_view, pat.is_fixed_size_binary)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -16,17 +22,30 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pat.is_string(kind) or pat.is_large_string(kind) or pat.is_string_view(kind))
 
 
+def is_uuid(kind: pa.DataType) -> bool:
+    """Whether values are UUIDs, which Parquet has as a logical type of their own."""
+    return isinstance(kind, pa.UuidType)
+
+
+def holds(kind: pa.DataType, test: Callable[[pa.DataType], bool]) -> bool:
+    """Whether a type or any type inside of it passes a test."""
+    kind = plain_type(kind)
+    return test(kind) or any(holds(kind.field(number).type, test) for number in range(kind.num_fields))
+
+
 def is_instant(kind: pa.DataType) -> bool:
     """Whether values are points in time: timestamps, or dates (midnight in UTC)."""
     return bool(pat.is_timestamp(kind) or pat.is_date(kind))
 
 
 def are_comparable(left: pa.DataType, right: pa.DataType) -> bool:
-    """Whether keys of two types can be equal without changing either: integers of any width, text in any layout.
+    """Whether keys of entity rows (left) can equal those of a source: numbers of any width, text in any layout.
 
-    A column without a type (all null) fits any.
+    A column without a type (all null) fits any, and text fits UUIDs.
     """
     kinds = {_family(plain_type(left)), _family(plain_type(right))}
+    if is_text(plain_type(left)) and is_uuid(right):
+        return True
     return len(kinds) == 1 or "null" in kinds or kinds <= {"integer", "decimal"} or kinds <= {"integer", "float"}
 
 
@@ -34,16 +53,21 @@ def _family(kind: pa.DataType) -> str:
     tests = {
         "null": pat.is_null,
         "integer": pat.is_integer,
-        "decimal": pat.is_decimal,
+        "decimal": _is_decimal,
         "float": pat.is_floating,
         "text": is_text,
         "boolean": pat.is_boolean,
         "timestamp": pat.is_timestamp,
         "date": pat.is_date,
     }
-    if pat.is_binary(kind) or pat.is_large_binary(kind) or pat.is_fixed_size_binary(kind):
+    if any(is_binary(kind) for is_binary in _BINARIES):
         return "binary"
     return next((name for name, test in tests.items() if test(kind)), str(kind))
+
+
+def _is_decimal(kind: pa.DataType) -> bool:
+    """Whether values are decimals that DuckDB can hold."""
+    return bool(pat.is_decimal(kind) and kind.precision <= DECIMAL_DIGITS_MAX)
 
 
 def answer_type(delivered: pa.DataType, declared: pa.DataType | None) -> pa.DataType:

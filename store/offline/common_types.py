@@ -7,9 +7,8 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from store.kernel.source_scan import identifier
-from store.offline.column_types import is_text, plain_type
+from store.offline.column_types import DECIMAL_DIGITS_MAX, is_text, plain_type
 
-_DECIMAL_DIGITS_MAX = 38
 _INTEGER_DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}
 _UTC = "UTC"
 
@@ -53,7 +52,7 @@ def read_type(kind: pa.DataType, is_int96: bool = False) -> pa.DataType:
         return pa.date32()
     if pat.is_float16(kind):
         return pa.float32()
-    if pat.is_decimal(kind) and kind.precision <= _DECIMAL_DIGITS_MAX:
+    if pat.is_decimal(kind) and kind.precision <= DECIMAL_DIGITS_MAX:
         return pa.decimal128(kind.precision, kind.scale)
     if _is_list(kind):
         return pa.list_(read_type(kind.value_type))
@@ -76,6 +75,19 @@ def common_type(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
     """
     found: pa.DataType | None = reduce(_common_or_none, kinds)
     return found
+
+
+def common_key_type(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
+    """Returns the type in which keys of all given types (as `read_type` gives them) are compared, None if none is.
+
+    pandas makes floats of integers with a null among them, and no other float can equal an integer key: so floats
+    beside integers become integers.
+    """
+    kinds = list(kinds)
+    common = common_type(kinds)
+    if common is not None and pat.is_floating(common) and any(map(pat.is_integer, kinds)):
+        return common_type([pa.int64(), *filter(pat.is_integer, kinds)])
+    return common
 
 
 def _common_or_none(left: pa.DataType | None, right: pa.DataType | None) -> pa.DataType | None:
@@ -117,7 +129,7 @@ def _common_decimal(left: pa.DataType, right: pa.DataType) -> pa.DataType | None
         for kind in (left, right)
     )
     digits = whole + max(scales)
-    return pa.decimal128(digits, max(scales)) if digits <= _DECIMAL_DIGITS_MAX else None
+    return pa.decimal128(digits, max(scales)) if digits <= DECIMAL_DIGITS_MAX else None
 
 
 def _common_nested(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:

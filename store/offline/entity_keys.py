@@ -28,7 +28,7 @@ def key_codes(columns: Sequence[pa.Array], row_count: int) -> KeyCodes:
     """Returns codes for the keys in some columns of one length: 0, 1, ... in no particular order."""
     if not columns:
         return KeyCodes(np.zeros(row_count, dtype=np.int64), None)
-    encoded = [column.dictionary_encode() for column in columns]
+    encoded = [_storage(column).dictionary_encode() for column in columns]
     is_whole = np.ones(row_count, dtype=bool)
     combined = np.zeros(row_count, dtype=np.int64)
     reach = 1
@@ -43,10 +43,21 @@ def key_codes(columns: Sequence[pa.Array], row_count: int) -> KeyCodes:
     if len(encoded) == 1:
         codes = np.where(is_whole, combined, NO_ROW)
         [part] = encoded
-        return KeyCodes(codes, pa.table({"k0": part.dictionary, "code": np.arange(len(part.dictionary))}))
+        keys = {"k0": _like(columns[0], part.dictionary)}
+        return KeyCodes(codes, pa.table({**keys, "code": np.arange(len(part.dictionary))}))
     distinct, first, codes = np.unique(combined[is_whole], return_index=True, return_inverse=True)
     all_codes = np.full(row_count, NO_ROW)
     all_codes[is_whole] = codes
     examples = pa.array(np.flatnonzero(is_whole)[first])
-    keys = {f"k{i}": pc.take(part.dictionary, part.indices.take(examples)) for i, part in enumerate(encoded)}
+    found = [pc.take(part.dictionary, part.indices.take(examples)) for part in encoded]
+    keys = {f"k{i}": _like(columns[i], part) for i, part in enumerate(found)}
     return KeyCodes(all_codes, pa.table({**keys, "code": np.arange(len(distinct))}))
+
+
+def _storage(column: pa.Array) -> pa.Array:
+    return column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
+def _like(column: pa.Array, values: pa.Array) -> pa.Array:
+    """Returns values of a column's storage in its own type."""
+    return pa.ExtensionArray.from_storage(column.type, values) if isinstance(column, pa.ExtensionArray) else values

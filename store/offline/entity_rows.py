@@ -1,7 +1,7 @@
 """The caller's entity rows: checked, with their times as integers, and never changed."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.types as pat
 from feast.repo_config import RepoConfig
 
-from store.errors import EntityRowsError, MissingJoinKey, WrongType
+from store.errors import EntityRowsError
 from store.kernel.as_of import Instants, Ints, Truths
-from store.offline.column_types import are_comparable, is_instant, is_text, plain_type
+from store.offline.column_types import is_instant, is_text, plain_type
 from store.offline.connection import ConnectionSettings
 from store.offline.entity_queries import is_query, rows_of_query
 from store.offline.entity_sources import ParquetRows, RowSource, SpooledRows, TableRows
@@ -260,57 +260,6 @@ def parse_instants(column: pa.ChunkedArray, owner: str) -> pa.ChunkedArray:
             "2013-12-01T12:00:00Z, all with a zone or all without (then UTC)"
         ) from error
     return pa.chunked_array([pa.Array.from_pandas(parsed, type=pa.timestamp("ns", "UTC"))])
-
-
-def check_join_key(rows: EntityRows, name: str, source_types: Sequence[pa.DataType], owner: str) -> None:
-    """Checks that the entity rows have a column that can be compared with a join key of a source.
-
-    Args:
-        source_types: the key's type in each kind of file that the source has.
-        owner: the view and its key, for messages.
-
-    Raises:
-        MissingJoinKey: there is no such column.
-        WrongType: its type cannot be compared with the source's.
-    """
-    if name not in rows.schema.names:
-        raise MissingJoinKey(f"{owner} missing from entity rows (got {rows.schema.names}); add the column or rename it")
-    kind = rows.schema.field(name).type
-    for source_type in source_types:
-        if not are_comparable(kind, source_type) and not rows.is_all_null(name):
-            raise WrongType(
-                f"{owner}: entity column {name!r} has type {kind}, the source has {source_type}; "
-                "convert the entity column to the type of the source"
-            )
-    if pat.is_floating(plain_type(kind)):
-        join_key_column(pa.table({name: rows.source.column(name)}), name, source_types, owner)
-
-
-def join_key_column(table: pa.Table, name: str, source_types: Sequence[pa.DataType], owner: str) -> pa.Array:
-    """Returns a checked column of some entity rows in a form that can be compared with a join key of a source.
-
-    Raises:
-        WrongType: a value that the source's type cannot hold.
-    """
-    column = table.column(name)
-    if column.null_count == len(column):
-        return pa.nulls(len(column), plain_type(source_types[0]))
-    values = _flat(column.cast(plain_type(column.type)))
-    if pat.is_floating(values.type) and any(pat.is_integer(kind) for kind in source_types):
-        return _as_whole_numbers(values, name, owner)
-    return values
-
-
-def _as_whole_numbers(values: pa.Array, name: str, owner: str) -> pa.Array:
-    """Returns float keys as integers: pandas turns a column of integers with a null in it into floats."""
-    present = pc.if_else(pc.is_nan(values), None, values)
-    try:
-        return present.cast(pa.int64())
-    except pa.ArrowInvalid as error:
-        raise WrongType(
-            f"{owner}: entity column {name!r} has type {values.type} with values that are no integers ({error}), "
-            "the source has integers; convert the column to integers"
-        ) from error
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

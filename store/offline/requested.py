@@ -11,7 +11,8 @@ from feast.types import from_feast_to_pyarrow_type
 
 from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_unsupported, ttl_us
 from store.errors import EntityRowsError, UnknownObject
-from store.offline.entity_rows import EntityRows, check_join_key
+from store.offline.entity_rows import EntityRows
+from store.offline.join_keys import check_join_key
 from store.offline.searches import History
 from store.offline.source_columns import NeededColumns, needed_columns, scan_of
 from store.offline.sources import Source, file_source, open_source

@@ -22,8 +22,9 @@ from store.offline.budget import Budget, budget_of
 from store.offline.column_types import answer_type
 from store.offline.connection import ConnectionSettings, connected
 from store.offline.entity_keys import key_codes
-from store.offline.entity_rows import EntityBlock, EntityRows, join_key_column
+from store.offline.entity_rows import EntityBlock, EntityRows
 from store.offline.gather import Gatherer
+from store.offline.join_keys import join_key_column
 from store.offline.progress import Progress
 from store.offline.requested import JoinKey, PlannedHistory, ViewPart
 from store.offline.searches import AskedKeys, fetch, is_fresh

@@ -9,8 +9,8 @@ from feast.infra.offline_stores.file_source import FileSource
 
 from store.errors import SourceColumnMissing, SourceUnreadable
 from store.kernel.source_scan import EventRange, FileGroup, Scan, SourceColumn, TimeColumn, literal
-from store.offline.column_types import is_instant
-from store.offline.common_types import common_type, read_type, sql_type
+from store.offline.column_types import holds, is_instant
+from store.offline.common_types import common_key_type, common_type, read_type, sql_type
 from store.offline.source_files import partition_instant_us
 from store.offline.sources import Source, SourceFile
 
@@ -99,10 +99,7 @@ def _one_type(firsts: Sequence[SourceFile], name: str, needed: NeededColumns) ->
     if not files:
         return None
     kinds = list(reversed(files))
-    common = common_type(kinds)
-    if name in needed.keys and common is not None and pat.is_floating(common) and any(map(pat.is_integer, kinds)):
-        # pandas makes floats of integers with a null among them; no other float can equal an integer key.
-        common = common_type([pa.int64(), *filter(pat.is_integer, kinds)])
+    common = common_key_type(kinds) if name in needed.keys else common_type(kinds)
     if common is None or (len(kinds) > 1 and sql_type(common) is None):
         first, other = files[kinds[0]], next(file for kind, file in files.items() if not kind.equals(kinds[0]))
         raise SourceUnreadable(
@@ -185,12 +182,21 @@ def _check(file: SourceFile, needed: NeededColumns) -> None:
             )
     for name in (*needed.keys, *needed.features):
         kind = file.schema.field(name).type if name in file.schema.names else pa.null()
-        if pat.is_duration(kind) or pat.is_decimal256(kind):
+        if name in needed.keys and pat.is_nested(kind):
+            raise SourceUnreadable(
+                f"{needed.owner}: join key column {name!r} of source file {file.path!r} has type {kind}, expected a "
+                "single value; write its parts as columns, and declare each as a join key"
+            )
+        if holds(kind, _is_read_otherwise):
             raise SourceUnreadable(
                 f"{needed.owner}: column {name!r} of source file {file.path!r} has type {kind}, which DuckDB reads "
                 "as another; write it as integers, or as a decimal of at most 38 digits"
             )
     _check_names(file, needed)
+
+
+def _is_read_otherwise(kind: pa.DataType) -> bool:
+    return bool(pat.is_duration(kind) or pat.is_decimal256(kind))
 
 
 def _require_columns(schema: pa.Schema, path: str, needed: NeededColumns, may_lack: frozenset[str] | None) -> None:
@@ -216,6 +222,11 @@ def _check_names(file: SourceFile, needed: NeededColumns) -> None:
     for name in file.schema.names:
         folded.setdefault(name.lower(), []).append(name)
     for name in _names(needed):
+        if not name and name in folded:
+            raise SourceUnreadable(
+                f"{needed.owner}: source file {file.path!r} has a column called {name!r}, which is no name to DuckDB; "
+                "rename the column"
+            )
         # DuckDB does not tell upper case from lower case in names, so it could read the wrong one of the two.
         if len(folded.get(name.lower(), ())) > 1:
             raise SourceUnreadable(
