@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,21 @@ import pyarrow.compute as pc
 import pyarrow.types as pat
 from feast.repo_config import RepoConfig
 
-from store.errors import EntityRowsError
+from store.errors import EntityRowsError, shown
 from store.kernel.as_of import Instants, Ints, Truths
 from store.offline.column_types import is_instant, is_text, plain_type
 from store.offline.connection import ConnectionSettings
 from store.offline.entity_queries import is_query, rows_of_query
-from store.offline.entity_sources import ParquetRows, RowSource, SpooledRows, TableRows
+from store.offline.entity_sources import ParquetRows, RowSource, SpooledRows, TableRows, require_distinct_names
 from store.offline.source_files import own_files
 
 DEFAULT_TIMESTAMP_COLUMN = "event_timestamp"
-_ZONE_AT_END = r"(Z|z|[+-]\d{2}(:?\d{2})?)\s*$"
+_ISO_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}(:\d{2}(:\d{2}(\.\d{1,9})?)?)?(Z|[+-]\d{2}(:?\d{2})?)?)?$"
+_ZONE_AT_END = r"[T ].*(Z|[+-]\d{2}(:?\d{2})?)$"
 _US_MIN, _US_MAX = -62_135_596_800_000_000, 253_402_300_799_999_999
 """The first microsecond of year 1 and the last one of year 9999, which pipelines use as "always" and "never"."""
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_OF_TIME = date | time | np.datetime64
 
 _ANY_ROWS = (
     f"a pandas DataFrame, a pyarrow Table or RecordBatchReader, the path of Parquet files, or the text of one SELECT, "
@@ -133,9 +137,7 @@ def checked_rows(source: RowSource) -> EntityRows:
     Raises:
         EntityRowsError: columns of the same name, or no single usable timestamp column.
     """
-    repeated = sorted(name for name, count in Counter(source.schema.names).items() if count > 1)
-    if repeated:
-        raise EntityRowsError(f"entity rows have several columns of the same name {repeated}; rename them")
+    require_distinct_names(source.schema, "entity rows")
     name = _timestamp_column(source.schema)
     kind = plain_type(source.schema.field(name).type)
     found = EntityRows(source, name)
@@ -158,7 +160,7 @@ def _row_source(rows: Any, config: RepoConfig, settings: ConnectionSettings) -> 
     if isinstance(rows, pa.RecordBatch):
         return TableRows(pa.Table.from_batches([rows]))
     if isinstance(rows, pa.RecordBatchReader):
-        return SpooledRows.keep(rows, settings.spill_folder)
+        return SpooledRows.keep(rows.schema, rows, settings.spill_folder)
     folder = Path(config.repo_path or ".").absolute()
     if isinstance(rows, str) and is_query(rows):
         return rows_of_query(rows, folder, settings)
@@ -176,24 +178,46 @@ def _row_source(rows: Any, config: RepoConfig, settings: ConnectionSettings) -> 
 
 
 def _table_of_frame(rows: pd.DataFrame) -> pa.Table:
+    # The same rows without `attrs`: those are the frame's, may hold anything, and Arrow would write them down as JSON.
+    rows = pd.DataFrame(rows, copy=False)
     counts = Counter(rows.columns.tolist())
     for name in rows.columns:
         if counts[name] == 1 and pd.api.types.is_object_dtype(rows[name]):
-            _refuse_mixed_zones(rows[name], str(name))
+            _refuse_mixed_times(rows[name], str(name))
+            _refuse_huge_integers(rows[name], str(name))
     try:
         return pa.Table.from_pandas(rows, preserve_index=False)
-    except (pa.ArrowException, ValueError, TypeError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise EntityRowsError(
             f"entity rows cannot be read as columns of one type each: {str(error).splitlines()[0]}; "
             "give each column a single type and a name of its own"
         ) from error
 
 
-def _refuse_mixed_zones(column: "pd.Series[Any]", name: str) -> None:
-    zoned = {value.tzinfo is not None for value in column if hasattr(value, "tzinfo") and not pd.isna(value)}
-    if len(zoned) > 1:
+def _refuse_mixed_times(column: "pd.Series[Any]", name: str) -> None:
+    """Refuses dates beside times, which Arrow would cut to dates, and times with a zone beside those without."""
+    if not any(issubclass(kind, _OF_TIME) for kind in set(map(type, column))):
+        return
+    times = [value for value in column.dropna() if isinstance(value, _OF_TIME)]
+    days = [value for value in times if isinstance(value, date) and not isinstance(value, datetime)]
+    if 0 < len(days) < len(times):
+        raise EntityRowsError(
+            f"entity column {name!r} mixes dates such as {days[0]!r} with times of day; make all of them times"
+        )
+    if len({getattr(value, "tzinfo", None) is not None for value in times}) > 1:
         raise EntityRowsError(
             f"entity column {name!r} mixes times with and without a zone; give all of them one, or none (then UTC)"
+        )
+
+
+def _refuse_huge_integers(column: "pd.Series[Any]", name: str) -> None:
+    if not any(issubclass(kind, int) for kind in set(map(type, column))):
+        return
+    huge = [value for value in column if isinstance(value, int) and not _INT64_MIN <= value <= _INT64_MAX]
+    if huge:
+        raise EntityRowsError(
+            f"entity column {name!r} holds the integer {shown(huge[0])}, which 64 bits do not hold; make the "
+            "column uint64 if that does, else text, or leave it out"
         )
 
 
@@ -238,28 +262,39 @@ def _instants(column: pa.ChunkedArray, name: str) -> tuple[Instants, Truths]:
 def parse_instants(column: pa.ChunkedArray, owner: str) -> pa.ChunkedArray:
     """Returns times written as text as timestamps in UTC: microseconds, or nanoseconds where the text has them.
 
+    A text is a date (midnight), or a date and a time of day with or without a zone, as ISO 8601 writes them with
+    hyphens and colons; a space may stand for the T, and spaces around. Nothing is guessed: neither "01/02/2020", which
+    is two days, nor "now", nor an empty text.
+
     Args:
         owner: what the column is, for the message.
 
     Raises:
-        EntityRowsError: a text that is no time, or times with and without a zone side by side.
+        EntityRowsError: a text that is no such time, or times with and without a zone side by side.
     """
-    text = column.cast(pa.string())
+    text = pc.replace_substring_regex(pc.utf8_trim_whitespace(column.cast(pa.string())), "z$", "Z")
+    strange = text.filter(pc.invert(pc.match_substring_regex(text, _ISO_TIME)))
+    if len(strange):
+        raise _no_time(owner, f"it holds {shown(strange[0].as_py())}")
     zoned = pc.sum(pc.match_substring_regex(text, _ZONE_AT_END)).as_py() or 0
+    if 0 < zoned < len(text) - text.null_count:
+        raise _no_time(owner, "some have a zone and some have none")
     zone = "UTC" if zoned else None
-    for unit in ("us", "ns"):
-        try:
-            return text.cast(pa.timestamp(unit, zone)).cast(pa.timestamp(unit, "UTC"))
-        except pa.ArrowInvalid:
-            continue  # a finer unit, or a form that only pandas reads, may still fit
     try:
-        parsed = pd.to_datetime(text.to_pandas(), utc=True)
-    except (ValueError, TypeError) as error:
-        raise EntityRowsError(
-            f"{owner} holds text that is not a time: {str(error).splitlines()[0]}; write times like "
-            "2013-12-01T12:00:00Z, all with a zone or all without (then UTC)"
-        ) from error
-    return pa.chunked_array([pa.Array.from_pandas(parsed, type=pa.timestamp("ns", "UTC"))])
+        return text.cast(pa.timestamp("us", zone)).cast(pa.timestamp("us", "UTC"))
+    except pa.ArrowInvalid:
+        # It may have more digits.
+        try:
+            return text.cast(pa.timestamp("ns", zone)).cast(pa.timestamp("ns", "UTC"))
+        except pa.ArrowInvalid as error:
+            raise _no_time(owner, str(error).splitlines()[0]) from error
+
+
+def _no_time(owner: str, why: str) -> EntityRowsError:
+    return EntityRowsError(
+        f"{owner} holds text that is not a time ({why}); write times like 2013-12-01T12:00:00Z, all with a zone or all "
+        "without (then UTC), and null where there is none; nanoseconds only reach from 1677 to 2262"
+    )
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

@@ -4,7 +4,9 @@ import io
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +14,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from store.errors import EntityRowsError, OutOfSpace, SourceUnreadable
+from store.errors import ConfigError, EntityRowsError, OutOfSpace, SourceUnreadable
 from store.files import is_disk_full
 from store.offline.column_types import are_comparable
 
@@ -21,6 +23,9 @@ _READ_ROWS = 65_536
 
 _READ_BYTES = 1024 * 1024
 """Bytes read at a time from what was kept; a batch of it has a few of these."""
+
+_Stamp = tuple[int, int, int]
+"""Size, time of change and inode of a file: another content has another stamp."""
 
 
 class RowSource(Protocol):
@@ -39,6 +44,17 @@ class RowSource(Protocol):
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Returns one column whole."""
+
+
+def require_distinct_names(schema: pa.Schema, owner: str) -> None:
+    """Checks that no two columns have the same name.
+
+    Raises:
+        EntityRowsError: some do.
+    """
+    repeated = sorted(name for name, count in Counter(schema.names).items() if count > 1)
+    if repeated:
+        raise EntityRowsError(f"{owner}: several columns have the same name {repeated}; rename them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +85,13 @@ class TableRows:
 
 @dataclass(frozen=True, slots=True)
 class ParquetRows:
-    """Rows of Parquet files, by path, then by place in the file; the first file says the columns and their types."""
+    """Rows of Parquet files, by path, then by place in the file; the first file says the columns and their types.
+
+    `stamps` tells of each file whether it is still the one that was opened: what was checked holds for that one only.
+    """
 
     paths: tuple[str, ...]
+    stamps: tuple[_Stamp, ...]
     schema: pa.Schema
     row_count: int
 
@@ -84,13 +104,15 @@ class ParquetRows:
             EntityRowsError: one has other columns than the first, or of types that do not fit.
         """
         schema, row_count = None, 0
-        for path in paths:
-            with _opened(path) as file:
+        stamps = tuple(map(_stamp, paths))
+        for path, stamp in zip(paths, stamps, strict=True):
+            with _opened(path, stamp) as file:
                 found = file.schema_arrow.remove_metadata()
+                require_distinct_names(found, f"entity rows: file {path!r}")
                 schema = schema if schema is not None else found
                 row_count += file.metadata.num_rows
             _cast(found.empty_table(), schema, path)
-        return cls(tuple(paths), schema, row_count)
+        return cls(tuple(paths), stamps, schema, row_count)
 
     def blocks(self, rows_max: int) -> Iterator[pa.Table]:
         """Yields the rows in order."""
@@ -102,14 +124,11 @@ class ParquetRows:
         return pa.Table.from_batches(self._batches([name]), schema).column(name)
 
     def _batches(self, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-        for path in self.paths:
-            with _opened(path) as file:
-                wanted = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
-                try:
-                    for batch in file.iter_batches(_READ_ROWS, columns=wanted.names):
-                        yield from _cast(pa.Table.from_batches([batch]), wanted, path).to_batches()
-                except (pa.ArrowException, OSError) as error:
-                    raise _unreadable(path, error) from error
+        wanted = self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+        for path, stamp in zip(self.paths, self.stamps, strict=True):
+            with _opened(path, stamp) as file:
+                for batch in _batches_of(file, path, stamp, wanted.names):
+                    yield from _cast(pa.Table.from_batches([batch]), wanted, path).to_batches()
 
 
 class SpooledRows:
@@ -123,26 +142,26 @@ class SpooledRows:
         weakref.finalize(self, os.close, descriptor)
 
     @classmethod
-    def keep(cls, reader: pa.RecordBatchReader, folder: Path | None) -> "SpooledRows":
-        """Reads a stream to its end and keeps its rows.
+    def keep(cls, schema: pa.Schema, batches: Iterable[pa.RecordBatch], folder: Path | None) -> "SpooledRows":
+        """Goes through batches of a schema to their end and keeps their rows.
 
         Args:
             folder: where the file takes its room; None is the system's temporary folder.
 
         Raises:
-            OutOfSpace: there is none.
+            ConfigError: the folder cannot be used.
+            OutOfSpace: there is no room.
         """
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+        ensure_spill_folder(folder)
         row_count = 0
         try:
             with tempfile.TemporaryFile(dir=folder) as file:
-                with pa.ipc.new_stream(pa.PythonFile(file, "w"), reader.schema) as writer:
-                    for batch in reader:
+                with pa.ipc.new_stream(pa.PythonFile(file, "w"), schema) as writer:
+                    for batch in batches:
                         row_count += batch.num_rows
                         writer.write_batch(batch)
                 file.flush()
-                return cls(reader.schema, row_count, os.dup(file.fileno()))
+                return cls(schema, row_count, os.dup(file.fileno()))
         except OSError as error:
             if is_disk_full(error):
                 raise OutOfSpace(
@@ -202,17 +221,72 @@ def _in_blocks(batches: Iterator[pa.RecordBatch], rows_max: int) -> Iterator[pa.
         yield pa.Table.from_batches(pending)
 
 
-def _opened(path: str) -> pq.ParquetFile:
+def ensure_spill_folder(folder: Path | None) -> None:
+    """Makes the folder that files are kept in for a while, where it is not there yet, and checks that it takes files.
+
+    Raises:
+        ConfigError: it cannot be made, or takes none.
+        OutOfSpace: there is no room for it.
+    """
+    if folder is None:
+        return
     try:
-        return pq.ParquetFile(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if is_disk_full(error):
+            raise OutOfSpace(f"no room in the spill_folder {str(folder)!r}; set it to a disk with room") from error
+        raise ConfigError(
+            f"offline_store: spill_folder {str(folder)!r} cannot be used ({error.strerror}); set it in "
+            "feature_store.yaml to a folder that can be written to, or leave it out for the system's temporary folder"
+        ) from error
+
+
+def _stamp(path: str) -> _Stamp:
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _require_same(path: str, stamp: _Stamp) -> None:
+    if _stamp(path) != stamp:
+        raise SourceUnreadable(
+            f"entity rows: file {path!r} was changed while it was read, and its rows may not be those that were "
+            "checked; retrieve again"
+        )
+
+
+@contextmanager
+def _opened(path: str, stamp: _Stamp) -> Iterator[pq.ParquetFile]:
+    """Opens a file that has to be the one with a stamp."""
+    _require_same(path, stamp)
+    try:
+        file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
+    with file:
+        # Whatever was opened, it was there after the first look and before this one.
+        _require_same(path, stamp)
+        yield file
+
+
+def _batches_of(file: pq.ParquetFile, path: str, stamp: _Stamp, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of a file, and fails at its end at the latest if somebody wrote to it meanwhile."""
+    try:
+        yield from file.iter_batches(_READ_ROWS, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        _require_same(path, stamp)
+        raise _unreadable(path, error) from error
+    _require_same(path, stamp)
 
 
 def _unreadable(path: str, error: Exception) -> SourceUnreadable:
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     return SourceUnreadable(
-        f"entity rows: file {path!r} cannot be read as Parquet ({str(error).splitlines()[0]}); restore it or write it "
-        "anew"
+        f"entity rows: file {path!r} cannot be read as Parquet ({reason}); restore it or write it anew"
     )
 
 

@@ -132,7 +132,7 @@ def plan_histories(
         needed = checked.needed
         same = (id(checked.source), needed.keys, needed.event, needed.created, checked.columns)
         shared.setdefault(same, []).append((number, checked))
-        types = [_source_types(checked.source, name) for name in needed.keys]
+        types = [source_types(checked.source, name) for name in needed.keys]
         join_keys[same] = tuple(keys[pair] for pair in zip(checked.columns, types, strict=True))
     return tuple(
         _history(number, found, join_keys[same], is_cut_by_created)
@@ -164,14 +164,15 @@ def _checked(
     for name, in_file in zip(names, needed.keys, strict=True):
         column = view.projection.join_key_map.get(name, name)
         label = f"join key {column!r}" if column == name else f"join key {name!r} (asked for as {column!r})"
-        types = _source_types(source, in_file)
+        types = source_types(source, in_file)
         check_join_key(rows, column, types, f"{owner}: {label}")
         keys.setdefault((column, types), JoinKey(len(keys), column, types, f"{owner}: {label}"))
         columns.append(column)
     return _Checked(requested, source, needed, tuple(columns))
 
 
-def _source_types(source: Source, in_file: str) -> tuple[pa.DataType, ...]:
+def source_types(source: Source, in_file: str) -> tuple[pa.DataType, ...]:
+    """Returns the types that a column has in the files of a source, each once; null if none has it."""
     known = (file.schema.field(in_file).type for file in source.files if in_file in file.schema.names)
     return tuple(dict.fromkeys(known)) or (pa.null(),)
 
