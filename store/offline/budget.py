@@ -15,6 +15,9 @@ from store.offline.connection import ConnectionSettings
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
 
+_MEMORY_BYTES_MAX = 10**15
+"""DuckDB counts memory in 64 bits, and no machine has more."""
+
 _DEFAULT_SHARE = 0.8
 """Of the machine's memory, without a limit: DuckDB's own default."""
 
@@ -55,11 +58,13 @@ def bytes_of(amount: str) -> int:
     """Returns an amount of memory such as `4GB` or `512MiB` in bytes.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is none, or more than any machine has.
     """
     match = _AMOUNT.fullmatch(amount)
     if match is None or not (count := int(float(match[1]) * _UNITS[(match[2] or "").lower()])):
         raise ConfigError(f"memory_limit {amount!r} is no amount of memory; write it like '4GB'")
+    if count > _MEMORY_BYTES_MAX:
+        raise ConfigError(f"memory_limit {amount!r} is more than a petabyte; write what the machine has, like '4GB'")
     return count
 
 

@@ -12,6 +12,7 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 
+from store.errors import InputError
 from store.offline.on_demand import BatchedOnDemandView
 from store.offline.saved import DescribedBatches, save_as_parquet
 from store.offline.saved_delta import save_as_delta
@@ -76,7 +77,15 @@ class LarderRetrievalJob(RetrievalJob):
         The whole answer is never in memory. A stream that is left early ends the retrieval.
 
         Shapes: at least one batch, which is empty if there are no rows; all have the same schema.
+
+        Raises:
+            InputError: `rows_max` is below 1.
         """
+        if rows_max < 1:
+            raise InputError(f"rows_max is {rows_max!r}, expected at least 1; leave it out for {PERSIST_BATCH_ROWS}")
+        return self._batches(rows_max)
+
+    def _batches(self, rows_max: int) -> Iterator[pa.RecordBatch]:
         for batch in self._answer.batches(rows_max):
             if not self._on_demand_feature_views:
                 yield batch

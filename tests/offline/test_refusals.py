@@ -14,8 +14,10 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Int64
 
 from store.errors import (
+    ConfigError,
     DefinitionError,
     EntityRowsError,
+    InputError,
     MissingJoinKey,
     OutOfSpace,
     SourceColumnMissing,
@@ -23,6 +25,8 @@ from store.errors import (
     WrongType,
 )
 from store.offline import DuckDBOfflineStore
+from store.offline.budget import bytes_of
+from store.offline.jobs import LarderRetrievalJob
 from tests.offline.feature_stores import DRIVER, config_for, driver_view, instants, store_with, write
 
 HOUR = 3_600_000_000
@@ -169,6 +173,8 @@ def test_a_source_without_a_declared_column_is_refused(repo: Path, lost: str) ->
         ({"event_timestamp": pa.array(["2020-01-01"])}, ["'event_timestamp'", "string", "timestamp"]),
         ({"Trips": pa.array([2])}, ["['trips', 'Trips']", "case"]),
         ({"file_row_number": pa.array([2])}, ["'file_row_number'", "rename"]),
+        ({"trips": pa.array([[1]], pa.list_(pa.duration("s")))}, ["'trips'", "list<", "duration", "integers"]),
+        ({"trips": pa.array([{"a": 1}], pa.struct({"a": pa.decimal256(50, 0)}))}, ["'trips'", "struct<", "38 digits"]),
     ],
 )
 def test_a_source_that_cannot_be_read_exactly_is_refused(
@@ -179,6 +185,31 @@ def test_a_source_that_cannot_be_read_exactly_is_refused(
     with pytest.raises(SourceUnreadable) as caught:
         store.get_historical_features(rows(), FEATURES)
     assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_a_source_column_without_a_name_is_refused(repo: Path, store: FeatureStore) -> None:
+    write(repo, {"driver_id": pa.array([1]), "event_timestamp": instants(HOUR), "": pa.array([1])})
+    store = store_with(repo, [DRIVER, driver_view(field_mapping={"": "trips"})])
+    with pytest.raises(SourceUnreadable, match=r"'driver_stats': source file .* has a column called ''.* rename"):
+        store.get_historical_features(rows(), FEATURES)
+
+
+@pytest.mark.parametrize("rows_max", [0, -1])
+def test_batches_of_no_rows_are_refused_before_any_work(repo: Path, store: FeatureStore, rows_max: int) -> None:
+    job = store.get_historical_features(rows(), FEATURES)
+    assert isinstance(job, LarderRetrievalJob)
+    (repo / "data/stats.parquet").unlink()  # so that any work would fail
+    with pytest.raises(InputError, match=f"rows_max is {rows_max}, expected at least 1"):
+        job.to_arrow_batches(rows_max)
+
+
+def test_a_memory_limit_beyond_any_machine_is_refused(repo: Path) -> None:
+    assert bytes_of("1000TB") == 10**15
+    for amount in ("1001TB", "9999999999TB"):
+        with pytest.raises(ConfigError, match=f"memory_limit '{amount}' is more than a petabyte"):
+            bytes_of(amount)
+    with pytest.raises(ValueError, match="petabyte"):
+        store_with(repo, [DRIVER], memory_limit="9999999999TB")
 
 
 @pytest.mark.parametrize(
