@@ -62,8 +62,8 @@ def connected(
 def _settings(settings: ConnectionSettings, readable: Sequence[str], keeps_order: bool, spill: Path) -> Iterator[str]:
     yield "SET TimeZone = 'UTC'"
     yield f"SET preserve_insertion_order = {str(keeps_order).lower()}"
-    # One operator for all sizes: the loop join that DuckDB takes for few rows is slow over a long history.
-    yield "SET asof_loop_join_threshold = 0"
+    # A few thousand keys or positions are looked for in a file as a list, so that pages without any are not decoded.
+    yield "SET dynamic_or_filter_threshold = 5000"
     yield f"SET temp_directory = {literal(str(spill))}"
     if settings.threads is not None:
         yield f"SET threads = {settings.threads:d}"
