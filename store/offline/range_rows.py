@@ -16,7 +16,7 @@ from store.errors import EntityRowsError
 from store.kernel.source_scan import Bounds, Scan, identifier, rows_sql
 from store.offline.column_types import are_comparable
 from store.offline.common_types import read_type
-from store.offline.connection import ConnectionSettings, connected
+from store.offline.connection import ConnectionSettings, batches_of, connected
 from store.offline.entity_rows import DEFAULT_TIMESTAMP_COLUMN, EntityRows, checked_rows
 from store.offline.entity_sources import SpooledRows
 from store.offline.requested import RequestedView, source_types
@@ -72,7 +72,7 @@ def rows_between(
     with connected(settings, readable) as connection:
         reader = connection.sql(_rows_sql(keyed, first, last)).to_arrow_reader(_BATCH_ROWS)
         in_utc = reader.cast(_in_utc(reader.schema))
-        return checked_rows(SpooledRows.keep(in_utc.schema, in_utc, settings.spill_folder))
+        return checked_rows(SpooledRows.keep(in_utc.schema, batches_of(in_utc), settings.spill_folder))
 
 
 def _keyed(config: RepoConfig, requested: RequestedView) -> _Keyed:
