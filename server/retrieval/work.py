@@ -39,6 +39,7 @@ class Workshop:
             last, content = Kind.END, b""
         except ConnectionError:
             # Nobody reads any more, so there is nobody to tell.
+            give_back(task.place)
             return
         except Exception as error:  # noqa: BLE001 - the edge of a process: the worker answers, logs and counts
             last, content = Kind.REFUSAL, msgspec.json.encode(refusal_of(error))

@@ -130,8 +130,10 @@ class Zygote:
             self._bury(self._running.pop(child), status)
 
     def _bury(self, task: Task, status: int) -> None:
-        clear_if_held(task.place)
         if status:
+            # One that ended by itself has given its place back; to hold that again, if only to look, would keep
+            # the next retrieval from it.
+            clear_if_held(task.place)
             code = os.waitstatus_to_exitcode(status)
             death = Death(signal=max(-code, 0), exit_code=max(code, 0))
             task.answer.setblocking(False)
