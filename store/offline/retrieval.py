@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from store.errors import LarderError
 from store.kernel.as_of import Ints
-from store.kernel.point_in_time import Window, features_sql
+from store.kernel.point_in_time import features_sql
 from store.offline.budget import Budget, budget_of
 from store.offline.column_types import answer_type
 from store.offline.connection import ConnectionSettings, connected
@@ -43,10 +43,10 @@ class HistoricalAnswer:
     @property
     def sql(self) -> str:
         """Returns all that runs inside DuckDB for a block of entity rows, as text."""
-        window = Window(*self.rows.time_range_us)
+        low, high = self.rows.time_range_us
         statements = []
         for history in self.histories:
-            shown = replace(window, low_us=None) if not history.search.ttl_us else window
+            shown = history.search.window_between(low, high)
             statements.append(
                 f"-- rows that can answer {history.owner}: the newest of each key by then is found among them\n"
                 + history.search.candidates_sql(shown, _keys_table(history.keys))

@@ -56,8 +56,12 @@ class History:
         times = block.instants.us[block.is_timed]
         if not len(times):
             return None
-        low, high = int(times.min()), int(times.max())
-        return Window(low - self.ttl_us if 0 < self.ttl_us < _US_MAX else None, high, high if self.has_cutoff else None)
+        return self.window_between(int(times.min()), int(times.max()))
+
+    def window_between(self, low_us: int | None, high_us: int | None) -> Window:
+        """Returns the times among which rows can answer entity rows between two instants, both ends inclusive."""
+        low = None if low_us is None or not 0 < self.ttl_us < _US_MAX else low_us - self.ttl_us
+        return Window(low, high_us, high_us if self.has_cutoff else None)
 
     def is_ns(self, block: EntityBlock) -> bool:
         """Whether nanoseconds play a part for a block: instants are compared at the finest unit of either side."""

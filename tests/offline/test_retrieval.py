@@ -344,6 +344,13 @@ def test_whole_numbers_declared_as_floating_point_are_rounded(repo: Path) -> Non
     assert store.get_historical_features(rows(1), ["driver_stats:trips"]).to_arrow()["trips"].to_pylist() == [2.0**53]
 
 
+def test_the_statements_shown_reach_back_by_the_ttl(repo: Path) -> None:
+    write(repo, stats(1, 5))
+    store = store_with(repo, [DRIVER, driver_view(ttl=timedelta(hours=2))])
+    shown = store.get_historical_features(rows(6, 9), ["driver_stats:trips"]).to_sql()
+    assert f"r.e_us >= {4 * HOUR} AND r.e_us <= {9 * HOUR}" in shown
+
+
 def test_a_negative_ttl_is_refused_by_name(repo: Path) -> None:
     write(repo, stats(1))
     store = store_with(repo, [DRIVER, driver_view(ttl=timedelta(seconds=-5))])
