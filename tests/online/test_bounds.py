@@ -1,7 +1,5 @@
 """What a lookup may cost, and rows whose times or values cannot be said: the other rows are answered all the same."""
 
-import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,26 +18,9 @@ from store.kernel.definitions import Column
 from store.kernel.keys import entity_key_encoder
 from store.limits import LOOKUP_BATCH_KEYS, LOOKUP_KEYS_MAX, LOOKUP_STORED_BYTES_MAX, PUSH_VALUE_BYTES_MAX
 from store.online.conversations import register_layout
-from tests.redis_servers import RedisServer, private_redis
-from tests.stores import NOW, PROJECT, make_store, user_rows, user_view
+from tests.stores import NOW, PROJECT, user_rows, user_view
 
 LAYOUT = RowLayout.of([Column("orders", "INT64")])
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with private_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def store(repo: Path, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FeatureStore]:
-    monkeypatch.setenv("LARDER_CLOCK", NOW.isoformat())
-    server.client().flushall()
-    store = make_store(repo, server.url)
-    store.write_to_online_store("users", user_rows())
-    yield store
-    asyncio.run(store.close())
 
 
 def users(store: FeatureStore, ids: list[int], *features: str) -> dict[str, list[Any]]:

@@ -1,7 +1,7 @@
 """What a lookup answers, through Feast's own SDK, synchronous and asynchronous alike."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,27 +16,11 @@ from feast.types import Float64, Int64, String
 from store.errors import EntityRowsError, InputError, MissingJoinKey, TooLarge, UnequalLengths, UnknownObject, WrongType
 from store.feature_store import FeatureStore
 from store.limits import LOOKUP_FEATURES_MAX, LOOKUP_KEYS_MAX
-from tests.redis_servers import RedisServer, private_redis
+from tests.redis_servers import RedisServer
 from tests.stores import NOW, USER, make_store, user_rows, user_view
 
 Answer = dict[str, list[tuple[Any, str]]]
 Look = Callable[..., Answer]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with private_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def store(repo: Path, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[FeatureStore]:
-    monkeypatch.setenv("LARDER_CLOCK", NOW.isoformat())
-    server.client().flushall()
-    store = make_store(repo, server.url)
-    store.write_to_online_store("users", user_rows())
-    yield store
-    asyncio.run(store.close())
 
 
 @pytest.fixture(params=["sync", "async"])
