@@ -8,7 +8,7 @@ Source: design section 3.1 for the semantics, section 5 for the shape.
 
 from dataclasses import dataclass
 
-from store.kernel.as_of import NO_TIME_US
+from store.kernel.instants import NO_TIME_US
 from store.kernel.source_scan import Bounds, Scan, rows_sql
 
 
@@ -26,9 +26,10 @@ class Window:
 
 
 def candidates_sql(scan: Scan, keys_table: str, window: Window, *, is_ns: bool, has_created: bool) -> str:
-    """Returns the SELECT of the rows that can answer: `code, e_us[, e_ns][, c_us[, c_ns]], ptr`, all BIGINT, no nulls.
+    """Returns the SELECT of the rows that can answer: `code, e_us[, e_ns][, c_us[, c_ns]], ptr`, all BIGINT.
 
-    A null created time is `NO_TIME_US`; with a latest created time, rows that have none are left out.
+    Among them may be rows outside the window, and rows of a null event time, which answer nothing. A null created time
+    is `NO_TIME_US`; with a latest created time, rows that have none are left out.
 
     Args:
         keys_table: a table of the wanted keys without nulls, `k0.., code`; not read if the scan has no keys.
@@ -38,15 +39,14 @@ def candidates_sql(scan: Scan, keys_table: str, window: Window, *, is_ns: bool, 
     keys = scan.key_names
     units = ("us", "ns") if is_ns else ("us",)
     times = [f"e_{unit}" for unit in units] + ([f"c_{unit}" for unit in units] if has_created else [])
-    rows = rows_sql(scan.within(window.low_us, window.high_us), is_ns=False, wanted=[*keys, *times, "ptr"])
-    selected = [f"coalesce(r.{name}, {_NULL_TIMES[name]}) AS {name}" for name in times]
+    within = Bounds(window.low_us, window.high_us)
+    rows = rows_sql(scan.within(within.low, within.high), False, [*keys, *times, "ptr"], within)
+    selected = [_without_null(name) for name in times]
     code = "w.code" if keys else "CAST(0 AS BIGINT) AS code"
     equal = " AND ".join(f"r.{key} = w.{key}" for key in keys)
     join = f" JOIN {keys_table} w ON {equal}" if keys else ""
-    conditions = ["r.e_us IS NOT NULL", Bounds(window.low_us, window.high_us).condition("r.e_us")]
-    if has_created and window.created_high_us is not None:
-        conditions.append(f"r.c_us <= {window.created_high_us}")
-    return f"SELECT {', '.join([code, *selected, 'r.ptr'])} FROM ({rows}) r{join} WHERE {' AND '.join(conditions)}"
+    known = f" WHERE r.c_us <= {window.created_high_us}" if has_created and window.created_high_us is not None else ""
+    return f"SELECT {', '.join([code, *selected, 'r.ptr'])} FROM ({rows}) r{join}{known}"
 
 
 def features_sql(scan: Scan, wanted_table: str, window: Window) -> str:
@@ -57,9 +57,12 @@ def features_sql(scan: Scan, wanted_table: str, window: Window) -> str:
         window: event times that all wanted rows have.
     """
     columns = ", ".join(f"r.{name}" for name in ("ptr", *scan.feature_names))
-    rows = rows_sql(scan, is_ns=False, wanted=["ptr", "e_us", *scan.feature_names])
-    bounds = Bounds(window.low_us, window.high_us).condition("r.e_us")
-    return f"SELECT {columns} FROM ({rows}) r SEMI JOIN {wanted_table} w ON r.ptr = w.ptr WHERE {bounds}"
+    rows = rows_sql(scan, False, ["ptr", *scan.feature_names], Bounds(window.low_us, window.high_us))
+    return f"SELECT {columns} FROM ({rows}) r SEMI JOIN {wanted_table} w ON r.ptr = w.ptr"
 
 
-_NULL_TIMES = {"e_us": NO_TIME_US, "e_ns": 0, "c_us": NO_TIME_US, "c_ns": 0}
+_NULL_TIMES = {"c_us": NO_TIME_US, "c_ns": 0}
+
+
+def _without_null(name: str) -> str:
+    return f"coalesce(r.{name}, {_NULL_TIMES[name]}) AS {name}" if name in _NULL_TIMES else f"r.{name}"

@@ -21,18 +21,8 @@ _MEMORY_BYTES_MAX = 10**15
 _DEFAULT_SHARE = 0.8
 """Of the machine's memory, without a limit: DuckDB's own default."""
 
-_DUCKDB_SHARE, _CHUNK_SHARE, _BLOCK_SHARE = 0.45, 0.15, 0.25
-"""What DuckDB, the chunks of sources and the block of entity rows take; the rest is Python, Feast and the libraries."""
-
-_CHUNK_ROW_BYTES = 80
-"""A source row in the as-of search: code, event, created and position, the sorted numbers and scratch beside them."""
-
-_CUTOFF_FACTOR = 2
-"""The created cutoff sorts the rows of a chunk twice."""
-
-CHUNK_ROWS_MIN, CHUNK_ROWS_MAX = 200_000, 3_000_000
-"""Fewer rows would search the entity rows again for little; more leave the processor's caches, and their arrays pass
-the 32 MB up to which memory is used again instead of being asked of the system anew."""
+_DUCKDB_SHARE, _BLOCK_SHARE = 0.45, 0.3
+"""What DuckDB and the block of entity rows take; the rest is Python, Feast and the libraries."""
 
 _BLOCK_ROW_BYTES = 300
 """An entity row besides its features: key, times, codes, and what each search keeps of it."""
@@ -46,11 +36,10 @@ _TEXT_BYTES, _LIST_BYTES = 64, 512
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Memory for DuckDB in bytes, entity rows taken at a time, source rows taken at a time, sources at a time."""
+    """Memory for DuckDB in bytes, entity rows taken at a time, sources at a time."""
 
     duckdb_bytes: int
     block_rows: int
-    chunk_rows: int
     workers: int
 
 
@@ -73,8 +62,6 @@ def budget_of(
     features: Sequence[pa.DataType],
     row_count: int,
     source_count: int,
-    *,
-    has_cutoff: bool,
 ) -> Budget:
     """Returns the budget of a retrieval.
 
@@ -88,14 +75,11 @@ def budget_of(
     else:
         total = int(_DEFAULT_SHARE * available_bytes())
     threads = settings.threads or os.cpu_count() or 1
-    # One more than there are threads: while one search waits for its scan, another can sort.
-    workers = max(1, min(source_count, threads + 1 if threads > 1 else 1))
+    workers = max(1, min(source_count, threads))
     row_bytes = _BLOCK_ROW_BYTES + 2 * sum(map(_width, features))
     block = _clamped(int(_BLOCK_SHARE * total / row_bytes), BLOCK_ROWS_MIN, BLOCK_ROWS_MAX)
     blocks = max(1, -(-row_count // block))
-    chunk_bytes = _CHUNK_ROW_BYTES * (_CUTOFF_FACTOR if has_cutoff else 1)
-    chunk = _clamped(int(_CHUNK_SHARE * total / workers / chunk_bytes), CHUNK_ROWS_MIN, CHUNK_ROWS_MAX)
-    return Budget(int(_DUCKDB_SHARE * total), max(1, -(-row_count // blocks)), chunk, workers)
+    return Budget(int(_DUCKDB_SHARE * total), max(1, -(-row_count // blocks)), workers)
 
 
 def _width(kind: pa.DataType) -> int:

@@ -64,6 +64,8 @@ def _settings(settings: ConnectionSettings, readable: Sequence[str], keeps_order
     yield f"SET preserve_insertion_order = {str(keeps_order).lower()}"
     # A few thousand keys or positions are looked for in a file as a list, so that pages without any are not decoded.
     yield "SET dynamic_or_filter_threshold = 5000"
+    # Sources are local files, which the system reads ahead by itself; DuckDB's own reading ahead costs another copy.
+    yield "SET disable_parquet_prefetching = true"
     yield f"SET temp_directory = {literal(str(spill))}"
     if settings.threads is not None:
         yield f"SET threads = {settings.threads:d}"

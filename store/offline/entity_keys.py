@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from store.kernel.as_of import NO_ROW, Ints
+from store.kernel.instants import NO_ROW, Ints
 
 _COMBINED_MAX = 2**62
 

@@ -15,7 +15,7 @@ import pyarrow.types as pat
 from feast.repo_config import RepoConfig
 
 from store.errors import EntityRowsError, shown
-from store.kernel.as_of import Instants, Ints, Truths
+from store.kernel.instants import Instants, Ints, Truths
 from store.offline.column_types import is_instant, is_text, plain_type
 from store.offline.connection import ConnectionSettings
 from store.offline.entity_queries import is_query, rows_of_query

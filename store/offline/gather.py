@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pat
 
-from store.kernel.as_of import Ints, Truths
+from store.kernel.instants import Ints, Truths
 
 _WIDTHS = {8: np.int8, 16: np.int16, 32: np.int32, 64: np.int64}
 

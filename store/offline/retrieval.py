@@ -5,7 +5,7 @@ fetched and put beside the entity rows. Memory is bounded by the block and by th
 a time (`budget`), so neither the number of entity rows nor that of source rows has to fit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from store.errors import LarderError
-from store.kernel.as_of import Ints
+from store.kernel.as_of import Matches
+from store.kernel.instants import Ints
 from store.kernel.point_in_time import features_sql
 from store.offline.budget import Budget, budget_of
 from store.offline.column_types import answer_type
@@ -99,15 +100,20 @@ class HistoricalAnswer:
         keys = self._asked_keys(connection, block)
         cursors = [connection.cursor() for _ in self.histories]
 
-        def run(number: int) -> list[tuple[ViewPart, pa.Table]]:
+        def search(number: int) -> Matches:
             history = self.histories[number]
-            asked = keys[history.keys, history.search.is_ns(block)]
-            found = _columns_of(cursors[number], history, block, asked, self._budget.chunk_rows, progress)
+            found = history.search.search(cursors[number], block, keys[history.keys, history.search.is_ns(block)])
+            progress.advance()
+            return found
+
+        def answer_by(number: int, matches: Matches) -> list[tuple[ViewPart, pa.Table]]:
+            found = _columns_of(cursors[number], self.histories[number], block, matches)
             cursors[number].close()
+            progress.advance()
             return found
 
         columns: dict[int, pa.Table] = {}
-        for found in _each(run, cursors, self._budget.workers):
+        for found in _each(search, answer_by, cursors, self._budget.workers):
             columns |= {part.number: table for part, table in found}
         answer = block.table
         for number in sorted(columns):
@@ -140,13 +146,7 @@ class HistoricalAnswer:
     @cached_property
     def _budget(self) -> Budget:
         types = [kind for history in self.histories for kind in history.feature_types]
-        return budget_of(
-            self.settings,
-            types,
-            self.rows.row_count,
-            len(self.histories),
-            has_cutoff=any(history.search.has_cutoff for history in self.histories),
-        )
+        return budget_of(self.settings, types, self.rows.row_count, len(self.histories))
 
     @property
     def _locked_settings(self) -> ConnectionSettings:
@@ -163,18 +163,31 @@ def _keys_table(keys: tuple[JoinKey, ...]) -> str:
     return "larder_keys_" + "_".join(str(key.number) for key in keys)
 
 
-def _each(run: Any, cursors: Sequence[duckdb.DuckDBPyConnection], workers: int) -> Iterator[Any]:
-    """Yields what `run` returns for 0, 1, ..., several at a time; on an error or an interrupt the others are ended."""
+def _each(
+    search: Callable[[int], Matches],
+    answer: Callable[[int, Matches], Any],
+    cursors: Sequence[duckdb.DuckDBPyConnection],
+    workers: int,
+) -> Iterator[Any]:
+    """Yields `answer(n, search(n))` for 0, 1, ..., several at a time; on an error or an interrupt the others are ended.
+
+    All searches begin before the first answer does, so that at the end there is still work for every worker.
+    """
     if workers == 1 or len(cursors) == 1:
-        yield from map(run, range(len(cursors)))
+        yield from (answer(number, search(number)) for number in range(len(cursors)))
         return
     with ThreadPoolExecutor(workers, "larder-search") as pool:
-        futures = [pool.submit(run, number) for number in range(len(cursors))]
+        searches = [pool.submit(search, number) for number in range(len(cursors))]
+        # Work is begun in the order in which it was given, so what an answer waits for is already on its way.
+        answers = [
+            pool.submit(lambda number, found: answer(number, found.result()), number, found)
+            for number, found in enumerate(searches)
+        ]
         try:
-            for future in futures:
+            for future in answers:
                 yield future.result()
         except BaseException:
-            for future in futures:
+            for future in (*searches, *answers):
                 future.cancel()
             for cursor in cursors:
                 cursor.interrupt()
@@ -182,16 +195,9 @@ def _each(run: Any, cursors: Sequence[duckdb.DuckDBPyConnection], workers: int) 
 
 
 def _columns_of(
-    cursor: duckdb.DuckDBPyConnection,
-    history: PlannedHistory,
-    block: EntityBlock,
-    keys: AskedKeys,
-    chunk_rows: int,
-    progress: Progress,
+    cursor: duckdb.DuckDBPyConnection, history: PlannedHistory, block: EntityBlock, matches: Matches
 ) -> list[tuple[ViewPart, pa.Table]]:
     """Returns the columns of each feature view that reads a history, aligned with the entity rows of a block."""
-    matches = history.search.search(cursor, block, keys, chunk_rows)
-    progress.advance()
     fresh = {ttl_us: is_fresh(matches, block, ttl_us) for ttl_us in {part.ttl_us for part in history.parts}}
     is_wanted = np.logical_or.reduce(list(fresh.values()))
     rows = fetch(cursor, history.search, matches, is_wanted)
@@ -200,7 +206,6 @@ def _columns_of(
     for part in history.parts:
         columns = [gatherers[part.ttl_us].taken(rows.features.column(name)) for name in part.features]
         answers.append((part, _named(part, columns)))
-    progress.advance()
     return answers
 
 

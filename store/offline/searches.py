@@ -7,13 +7,18 @@ import numpy as np
 import pyarrow as pa
 
 from store.errors import SourceUnreadable
-from store.kernel.as_of import NO_ROW, AskedRows, AsOfSearch, Instants, Ints, Matches, SourceChunk, Truths
+from store.kernel.as_of import AskedRows, AsOfSearch, Matches, SourceChunk
+from store.kernel.instants import NO_ROW, Instants, Ints, Truths
 from store.kernel.point_in_time import Window, candidates_sql, features_sql
 from store.kernel.source_scan import ROW_BITS, Scan
 from store.offline.connection import batches_of
 from store.offline.entity_rows import EntityBlock
 
 _GIVEN = "larder_given"
+CHUNK_ROWS = 100_000
+"""Rows of a source that are searched at a time: few enough that their arrays stay in the processor's caches, and enough
+that what each call costs does not count."""
+
 _US_MAX = 2**62
 """A time to live beyond this many microseconds (146,000 years) is none."""
 
@@ -67,18 +72,16 @@ class History:
         """Whether nanoseconds play a part for a block: instants are compared at the finest unit of either side."""
         return self.scan.is_ns or block.instants.ns is not None
 
-    def search(
-        self, cursor: duckdb.DuckDBPyConnection, block: EntityBlock, keys: AskedKeys, chunk_rows: int
-    ) -> Matches:
+    def search(self, cursor: duckdb.DuckDBPyConnection, block: EntityBlock, keys: AskedKeys) -> Matches:
         """Returns for each entity row of a block the newest row of its key, whether or not it is too old.
 
         Args:
             keys: made for this block, with nanoseconds if `is_ns` says so.
         """
         if self.has_cutoff or not self.scan.has_created:
-            return self._searched(cursor, block, keys, chunk_rows, has_created=self.has_cutoff)
+            return self._searched(cursor, block, keys, has_created=self.has_cutoff)
         # Created times decide only between rows of the same event time, so they are read only where there are such.
-        matches = self._searched(cursor, block, keys, chunk_rows, has_created=False)
+        matches = self._searched(cursor, block, keys, has_created=False)
         if not matches.is_tied.any():
             return matches
         tied, tied_table = np.where(matches.is_tied, keys.codes, NO_ROW), f"larder_tied_{self.number}"
@@ -88,7 +91,7 @@ class History:
             cursor.execute(f"CREATE OR REPLACE TABLE {tied_table} AS {selected}")
             cursor.unregister(_GIVEN)
         tied_keys = AskedKeys.of(block, tied, tied_table, is_ns=self.is_ns(block))
-        decided = self._searched(cursor, block, tied_keys, chunk_rows, has_created=True)
+        decided = self._searched(cursor, block, tied_keys, has_created=True)
         positions = np.where(matches.is_tied, decided.positions, matches.positions)
         return Matches(positions, matches.event, matches.is_tied)
 
@@ -97,17 +100,14 @@ class History:
         cursor: duckdb.DuckDBPyConnection,
         block: EntityBlock,
         keys: AskedKeys,
-        chunk_rows: int,
         *,
         has_created: bool,
     ) -> Matches:
-        ttl_us = self.ttl_us if self.ttl_us < _US_MAX else 0
-        search = AsOfSearch(keys.rows, ttl_us=ttl_us, has_cutoff=self.has_cutoff)
+        search = AsOfSearch(keys.rows, has_created=has_created, has_cutoff=self.has_cutoff)
         window, is_ns = self.window(block), self.is_ns(block)
         if window is not None:
             sql = candidates_sql(self.scan, keys.table, window, is_ns=is_ns, has_created=has_created)
-            # A chunk comes as one batch: joining smaller ones would copy every column.
-            for chunk in batches_of(cursor.sql(sql).to_arrow_reader(chunk_rows)):
+            for chunk in batches_of(cursor.sql(sql).to_arrow_reader(CHUNK_ROWS)):
                 search.add(_source_chunk(chunk, is_ns=is_ns, has_created=has_created))
         return search.matches()
 
@@ -184,6 +184,8 @@ def _differs_from_last(values: Ints) -> Truths:
 
 
 def _source_chunk(chunk: pa.RecordBatch, *, is_ns: bool, has_created: bool) -> SourceChunk:
+    if chunk.column("e_us").null_count:
+        chunk = chunk.filter(chunk.column("e_us").is_valid())
     columns = {name: chunk.column(name).to_numpy() for name in chunk.schema.names}
     return SourceChunk(
         columns["code"],

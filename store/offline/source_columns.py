@@ -154,7 +154,8 @@ def _column(files: Sequence[SourceFile], name: str, kind: pa.DataType | None) ->
 def _time(files: Sequence[SourceFile], name: str, owner: str) -> TimeColumn:
     where, kind = _placed(files[0], name)
     if where == "file":
-        return TimeColumn(name, getattr(kind, "unit", None) == "ns")
+        unit, zone = getattr(kind, "unit", None), getattr(kind, "tz", None)
+        return TimeColumn(name, unit == "ns", is_zoned=zone is not None if unit == "us" else None)
     instants = [_path_instant_us(file, name, owner) for file in files]
     return TimeColumn(None, False, tuple("NULL" if instant is None else str(instant) for instant in instants))
 

@@ -20,7 +20,7 @@ from feast.value_type import ValueType
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from store.offline import budget
+from store.offline import budget, searches
 from tests.offline.feature_stores import store_with
 from tests.oracles.point_in_time import EntityRow, SourceRow, answers
 
@@ -194,7 +194,7 @@ def retrieve(store: FeatureStore, case: Case, rows: Any) -> pa.Table:
     )
     with (
         mock.patch.object(budget, "BLOCK_ROWS_MAX", case.block_rows),
-        mock.patch.object(budget, "CHUNK_ROWS_MAX", case.chunk_rows),
+        mock.patch.object(searches, "CHUNK_ROWS", case.chunk_rows),
     ):
         return job.to_arrow()
 

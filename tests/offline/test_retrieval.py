@@ -348,7 +348,8 @@ def test_the_statements_shown_reach_back_by_the_ttl(repo: Path) -> None:
     write(repo, stats(1, 5))
     store = store_with(repo, [DRIVER, driver_view(ttl=timedelta(hours=2))])
     shown = store.get_historical_features(rows(6, 9), ["driver_stats:trips"]).to_sql()
-    assert f"r.e_us >= {4 * HOUR} AND r.e_us <= {9 * HOUR}" in shown
+    assert f'"event_timestamp" >= make_timestamptz({4 * HOUR})' in shown
+    assert f'"event_timestamp" <= make_timestamptz({9 * HOUR})' in shown
 
 
 def test_a_negative_ttl_is_refused_by_name(repo: Path) -> None:
