@@ -4,7 +4,10 @@ Between our own stores the rows go as Arrow columns straight into packed rows; w
 another store, they go through Feast's own interfaces.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,15 +22,15 @@ from feast.repo_config import FeastConfigBaseModel
 from feast.utils import _convert_arrow_to_proto
 from pydantic import StrictStr
 
-from store.arrow_rows import CREATED_US, EVENT_US, TIME_COLUMNS, encode_batch, with_time_columns
+from store.arrow_rows import CREATED_US, EVENT_US, TIME_COLUMNS, with_time_columns
 from store.clock import clock_for, from_us, to_us
 from store.definitions_from_feast import batch_source_of, refuse_unsupported, ttl_us, view_definition
 from store.errors import DefinitionError
-from store.kernel.codec import RowLayout, encode_header
+from store.kernel.codec import RowLayout
 from store.kernel.coverage import BEGINNING_US, Interval, Run, ViewState, plan_run, without_start
 from store.kernel.definitions import ViewDefinition
 from store.kernel.keys import row_field
-from store.limits import MATERIALIZE_BATCH_ROWS
+from store.limits import MATERIALIZE_BATCH_ROWS, MATERIALIZE_WRITERS
 from store.offline import DuckDBOfflineStore
 from store.offline.latest import LatestRows, latest_rows
 from store.online import RedisOnlineStore, repo_path_of
@@ -42,6 +45,7 @@ from store.online.conversations import (
     write_generation,
 )
 from store.online.views import carry_pushed, drop_generations, lease
+from store.packed_columns import packed_rows
 
 AnyView = BatchFeatureView | StreamFeatureView | FeatureView
 
@@ -113,8 +117,10 @@ class DuckDBComputeEngine(ComputeEngine):
             )
             filling = _Filling(session, definition, online, config.online_store.key_ttl_seconds, known)
             filling.begin(run)
-            for rows in _with_progress(task, self._latest(task, run.intervals)):
-                filling.write(rows)
+            latest = self._latest(task, run.intervals)
+            with _progress_bar(task, latest.total) as advance:
+                for row_count in _each_written(filling.write, latest.batches):
+                    advance(row_count)
             filling.end(run)
 
     def _materialize_to_other(self, task: MaterializationTask, requested: Interval) -> None:
@@ -127,10 +133,13 @@ class DuckDBComputeEngine(ComputeEngine):
             requested = without_start(requested.end_us, ttl_us=ttl_us(task.feature_view))
         source = batch_source_of(task.feature_view)
         join_keys = {field.name: field.dtype.to_value_type() for field in task.feature_view.entity_columns}
-        for batch in _with_progress(task, self._latest(task, (requested,))):
-            table = _with_feast_times(batch, source.timestamp_field, source.created_timestamp_column)
-            rows = _convert_arrow_to_proto(table, task.feature_view, join_keys)
-            self.online_store.online_write_batch(self.repo_config, task.feature_view, rows, None)
+        latest = self._latest(task, (requested,))
+        with _progress_bar(task, latest.total) as advance:
+            for batch in latest.batches:
+                table = _with_feast_times(batch, source.timestamp_field, source.created_timestamp_column)
+                rows = _convert_arrow_to_proto(table, task.feature_view, join_keys)
+                self.online_store.online_write_batch(self.repo_config, task.feature_view, rows, None)
+                advance(batch.num_rows)
 
     def _latest(self, task: MaterializationTask, intervals: Sequence[Interval]) -> LatestRows:
         """Returns the newest row per key over the hull of some intervals: rows already there change nothing."""
@@ -190,17 +199,16 @@ class _Filling:
             # switch drops its rows.
             self._replace(replace(state, building=building))
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Writes one batch of newest rows."""
+    def write(self, batch: pa.RecordBatch) -> int:
+        """Writes one batch of newest rows, and returns how many rows it has; several may be written at a time."""
         layout = RowLayout.of(self.definition.features)
         tag = self.session.hold(register_layout(self.online.knowledge(self._project), layout))
-        rows = [
-            (row.key, encode_header(tag, row.times, is_pushed=False) + row.body)
-            for row in encode_batch(self.definition, layout, batch)
-        ]
+        packed = packed_rows(self.definition, layout, tag, batch)
         writing = Writing(tag, layout, self.key_ttl_seconds, self.session.slot_of())
         field = row_field(self._view, self.generation)
+        rows = list(zip(packed.keys, packed.rows, strict=True))
         self.session.hold(write_generation(self._project, field, rows, writing))
+        return int(batch.num_rows)
 
     def end(self, run: Run) -> None:
         """Records what is covered now; a rebuilt generation takes over in the same step, then the old ones go."""
@@ -236,15 +244,34 @@ def _registered(view: AnyView) -> list[Interval]:
     return [Interval(to_us(start), to_us(end)) for start, end in view.materialization_intervals]
 
 
-def _with_progress(task: MaterializationTask, latest: LatestRows) -> Iterator[pa.RecordBatch]:
-    """Yields the batches, advancing the progress bar that Feast's command line shows."""
+def _each_written(write: Callable[[pa.RecordBatch], int], batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
+    """Writes batches, some at a time, and yields how many rows each had.
+
+    While one is being packed, another waits for Redis and the next is being read. Which of two is written first plays
+    no part, as each key comes once. An error ends the work after what is under way.
+    """
+    with ThreadPoolExecutor(MATERIALIZE_WRITERS, "larder-write") as pool:
+        under_way: deque[Future[int]] = deque()
+        try:
+            for batch in batches:
+                under_way.append(pool.submit(write, batch))
+                if len(under_way) > MATERIALIZE_WRITERS:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+
+@contextmanager
+def _progress_bar(task: MaterializationTask, total: int) -> Iterator[Callable[[int], object]]:
+    """Yields what advances the progress bar that Feast's command line shows."""
     if task.tqdm_builder is None:
-        yield from latest.batches
+        yield lambda _: None
         return
-    with task.tqdm_builder(latest.total) as bar:
-        for batch in latest.batches:
-            yield batch
-            bar.update(batch.num_rows)
+    with task.tqdm_builder(total) as bar:
+        yield bar.update
 
 
 def _with_feast_times(batch: pa.RecordBatch, timestamp_field: str, created: str) -> pa.Table:

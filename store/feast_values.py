@@ -226,18 +226,35 @@ def plain_from_arrow(column: Column, array: pa.Array | pa.ChunkedArray) -> list[
     try:
         return _plain_from_arrow(column.type_name, array)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise WrongType(
-            f"column {column.name!r} of type {array.type} does not fit the declared type {column.type_name}: "
-            f"{shortened(error)}"
-        ) from error
+        raise _misfit(column, array, error) from error
+
+
+def arrow_scalars(column: Column, array: Any) -> Any:
+    """Returns an Arrow column of a declared type of single values in the Arrow type that its plain values have.
+
+    Raises:
+        WrongType: the column's Arrow type, or a value in it, does not fit the declared type.
+    """
+    try:
+        return _scalars(column.type_name, array)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise _misfit(column, array, error) from error
+
+
+def _misfit(column: Column, array: Any, error: Exception) -> WrongType:
+    return WrongType(
+        f"column {column.name!r} of type {array.type} does not fit the declared type {column.type_name}: "
+        f"{shortened(error)}"
+    )
+
+
+def _scalars(type_name: str, array: Any) -> Any:
+    return _epoch_seconds(array) if type_name == "UNIX_TIMESTAMP" else array.cast(_ARROW_TYPES[type_name])
 
 
 def _plain_from_arrow(type_name: str, array: Any) -> list[Any]:
-    if type_name == "UNIX_TIMESTAMP":
-        seconds: list[Any] = _epoch_seconds(array).to_pylist()
-        return seconds
-    if (arrow_type := _ARROW_TYPES.get(type_name)) is not None:
-        scalars: list[Any] = array.cast(arrow_type).to_pylist()
+    if type_name == "UNIX_TIMESTAMP" or type_name in _ARROW_TYPES:
+        scalars: list[Any] = _scalars(type_name, array).to_pylist()
         return scalars
     element = element_type(type_name)
     if element is None or element == "UNIX_TIMESTAMP" or element not in _ARROW_TYPES:

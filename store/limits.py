@@ -85,6 +85,9 @@ RETRIEVAL_THREADS_MAX = 256
 MATERIALIZE_BATCH_ROWS = 10_000
 """Rows read, encoded and written together: memory is bounded by it, and 100 script calls amortize Arrow."""
 
+MATERIALIZE_WRITERS = 2
+"""Batches packed and written at a time: one is packed while Redis works on another; more would only wait for Redis."""
+
 # --- source files -------------------------------------------------------------------------------
 FOOTERS_MAX = 20_000
 """Footers kept by a process, about 1 KB each: a source of ten thousand files costs a stat a file from then on."""

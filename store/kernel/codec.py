@@ -34,7 +34,8 @@ _HEAD = struct.Struct(">BBIQ")
 _CREATED = struct.Struct(">Q")
 _NANOSECONDS = struct.Struct(">HH")
 _BIAS = 2**63
-_LONG = 255
+LONG_SIZE = 255
+"""A length byte of this value is followed by the length itself, in four bytes."""
 
 
 class RowTimes(NamedTuple):
@@ -156,7 +157,7 @@ class _Encoder:
         self._columns = layout.columns
         self._fixed_count = len(layout.fixed)
         self._fixed = struct.Struct("<" + "".join(FIXED_FORMATS[c.type_name] for c in layout.fixed))
-        self._packers = [_packer(c.type_name) for c in layout.variable]
+        self._packers = [packer(c.type_name) for c in layout.variable]
         self._bitmap_size = (len(self._columns) + 7) // 8
         self._no_nulls = bytes(self._bitmap_size)
 
@@ -175,7 +176,7 @@ class _Encoder:
                 if value is not None:
                     raw = pack(value)
                     size = len(raw)
-                    parts.append(bytes((size,)) if size < _LONG else b"\xff" + size.to_bytes(4, "little"))
+                    parts.append(bytes((size,)) if size < LONG_SIZE else b"\xff" + size.to_bytes(4, "little"))
                     parts.append(raw)
             return b"".join(parts)
         except (struct.error, TypeError, AttributeError, OverflowError, UnicodeEncodeError) as error:
@@ -187,7 +188,7 @@ class _Encoder:
             if value is None:
                 continue
             try:
-                _packer(column.type_name)(value)
+                packer(column.type_name)(value)
             except (struct.error, TypeError, AttributeError, OverflowError, UnicodeEncodeError):
                 return WrongType(
                     f"feature {column.name!r}: value {shown(value)} ({type(value).__name__}) does not fit "
@@ -196,7 +197,8 @@ class _Encoder:
         return WrongType(f"{len(values)} values do not fit the layout of {len(self._columns)} features")
 
 
-def _packer(type_name: str) -> Callable[[Any], bytes]:
+def packer(type_name: str) -> Callable[[Any], bytes]:
+    """Returns the function from a plain value of a type to its stored bytes."""
     if type_name in FIXED_FORMATS:
         return struct.Struct("<" + FIXED_FORMATS[type_name]).pack
     if type_name in TEXTS:
@@ -284,7 +286,7 @@ class Decoder:
                 continue
             size = row[position]
             position += 1
-            if size == _LONG:
+            if size == LONG_SIZE:
                 size = int.from_bytes(row[position : position + 4], "little")
                 position += 4
             end = position + size

@@ -13,7 +13,8 @@ Source: Redis Cluster specification, "Hash tags".
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from store.errors import InputError, TooLarge, WrongType, shown
 from store.kernel.definitions import Column
@@ -36,6 +37,21 @@ def project_prefix(project: str) -> bytes:
     return b"%d:%s:" % (len(raw), raw)
 
 
+class KeyParts(NamedTuple):
+    """What stands in all entity keys of some join keys: at the start, before each value, and at the end."""
+
+    head: bytes
+    columns: tuple[tuple[bytes, Column], ...]
+    tail: bytes
+
+
+def key_parts(project: str, join_keys: Iterable[Column]) -> KeyParts:
+    """Returns what stands around the values of some join keys, these in alphabetical order."""
+    ordered = sorted(join_keys, key=lambda column: column.name)
+    columns = tuple((b"%d:%s" % (len(raw := column.name.encode()), raw), column) for column in ordered)
+    return KeyParts(project_prefix(project) + b"{", columns, b"}" if columns else b"0:}")
+
+
 def entity_key_encoder(project: str, join_keys: Sequence[Column]) -> "EntityKeyEncoder":
     """Returns the encoder of a view's entity keys; views with the same join keys share their Redis hashes."""
     return EntityKeyEncoder(project, tuple(sorted(join_keys, key=lambda column: column.name)))
@@ -48,12 +64,11 @@ class EntityKeyEncoder:
         names: the join keys in the order in which `encode` takes their values.
     """
 
-    __slots__ = ("_head", "_parts", "names")
+    __slots__ = ("_parts", "names")
 
     def __init__(self, project: str, join_keys: tuple[Column, ...]) -> None:
         self.names = tuple(column.name for column in join_keys)
-        self._head = project_prefix(project) + b"{"
-        self._parts = [(b"%d:%s" % (len(raw := c.name.encode()), raw), c.name, c.type_name) for c in join_keys]
+        self._parts = key_parts(project, join_keys)
 
     def encode(self, values: Sequence[KeyValue | None]) -> bytes | None:
         """Returns the Redis key of one entity key, or None if a part of it is null.
@@ -65,22 +80,32 @@ class EntityKeyEncoder:
             WrongType: a value that does not fit its join key's declared type.
             TooLarge: an encoded key of more than `REDIS_KEY_BYTES_MAX` bytes.
         """
-        encoded = [self._head]
-        for (head, name, type_name), value in zip(self._parts, values, strict=True):
+        encoded = [self._parts.head]
+        for (head, column), value in zip(self._parts.columns, values, strict=True):
             if value is None:
                 return None
             encoded.append(head)
-            encoded.append(_encode_value(name, type_name, value))
-        encoded.append(b"}" if self._parts else b"0:}")
+            encoded.append(encode_key_value(column.name, column.type_name, value))
+        encoded.append(self._parts.tail)
         key = b"".join(encoded)
         if len(key) > REDIS_KEY_BYTES_MAX:
-            raise TooLarge(
-                f"entity key over {self.names!r} takes {len(key)} bytes, at most {REDIS_KEY_BYTES_MAX} are allowed"
-            )
+            raise too_large(self.names, len(key))
         return key
 
 
-def _encode_value(name: str, type_name: str, value: KeyValue) -> bytes:
+def too_large(names: Sequence[str], size_bytes: int) -> TooLarge:
+    """Returns the error for an encoded key of more than `REDIS_KEY_BYTES_MAX` bytes."""
+    return TooLarge(
+        f"entity key over {tuple(names)!r} takes {size_bytes} bytes, at most {REDIS_KEY_BYTES_MAX} are allowed"
+    )
+
+
+def encode_key_value(name: str, type_name: str, value: KeyValue) -> bytes:
+    """Returns what stands in a key for one value.
+
+    Raises:
+        WrongType: it does not fit the declared type.
+    """
     if type_name in INT_TYPES:
         if type(value) is int:
             low, high = _INT_BOUNDS[type_name]

@@ -23,6 +23,14 @@ local function order_of(row)
 end
 
 local function stands_against(stored, incoming)
+  -- Mostly the event times differ, and then nothing else has to be looked at.
+  local stored_high, stored_low = struct.unpack('>I4I4', stored, 7)
+  local incoming_high, incoming_low = struct.unpack('>I4I4', incoming, 7)
+  if stored_high ~= incoming_high then
+    return stored_high > incoming_high
+  elseif stored_low ~= incoming_low then
+    return stored_low > incoming_low
+  end
   local stored_order, stored_pushed = order_of(stored)
   local incoming_order, incoming_pushed = order_of(incoming)
   for i = 1, 6 do

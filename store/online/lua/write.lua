@@ -7,7 +7,10 @@ for i, key in ipairs(KEYS) do
   local row = ARGV[2 + i]
   local stored = checked(redis.call('HGET', key, field))
   if not stored or not stands_against(stored, row) then
-    redis.call('HSET', key, field, row)
+    -- The very same row need not be written once more, nor logged and replicated.
+    if stored ~= row then
+      redis.call('HSET', key, field, row)
+    end
     if expiry ~= '' then
       redis.call('EXPIRE', key, expiry)
     end
