@@ -21,7 +21,7 @@ _MEMORY_BYTES_MAX = 10**15
 _DEFAULT_SHARE = 0.8
 """Of the machine's memory, without a limit: DuckDB's own default."""
 
-_DUCKDB_SHARE, _BLOCK_SHARE = 0.45, 0.3
+_DUCKDB_SHARE, _BLOCK_SHARE = 0.45, 0.25
 """What DuckDB and the block of entity rows take; the rest is Python, Feast and the libraries."""
 
 _BLOCK_ROW_BYTES = 300
