@@ -30,7 +30,8 @@ from store.kernel.codec import RowLayout
 from store.kernel.coverage import BEGINNING_US, Interval, Run, ViewState, plan_run, without_start
 from store.kernel.definitions import ViewDefinition
 from store.kernel.keys import row_field
-from store.limits import MATERIALIZE_BATCH_ROWS, MATERIALIZE_WRITERS
+from store.kernel.newest_rows import LateRows
+from store.limits import MATERIALIZE_BATCH_ROWS, MATERIALIZE_LATE_SECONDS, MATERIALIZE_WRITERS
 from store.offline import DuckDBOfflineStore
 from store.offline.latest import LatestRows, latest_rows
 from store.online import RedisOnlineStore, repo_path_of
@@ -110,6 +111,7 @@ class DuckDBComputeEngine(ComputeEngine):
         is_versioned = config.registry.enable_online_feature_view_versioning
         definition = view_definition(task.project, task.feature_view, is_versioned=is_versioned)
         session = online.session(config)
+        began_us = clock_for(repo_path_of(config)).now_us()
         with lease(session, task.project, definition.name):
             known = session.hold(read_state(task.project, definition.name))
             run = plan_run(
@@ -117,11 +119,11 @@ class DuckDBComputeEngine(ComputeEngine):
             )
             filling = _Filling(session, definition, online, config.online_store.key_ttl_seconds, known)
             filling.begin(run)
-            latest = self._latest(task, run.intervals)
+            latest = self._latest(task, run.intervals, _late_rows(known.state, run))
             with _progress_bar(task, latest.total) as advance:
                 for row_count in _each_written(filling.write, latest.batches):
                     advance(row_count)
-            filling.end(run)
+            filling.end(run, began_us)
 
     def _materialize_to_other(self, task: MaterializationTask, requested: Interval) -> None:
         """Writes through Feast's interface; such a store keeps no coverage, so the request is taken as it is.
@@ -141,8 +143,14 @@ class DuckDBComputeEngine(ComputeEngine):
                 self.online_store.online_write_batch(self.repo_config, task.feature_view, rows, None)
                 advance(batch.num_rows)
 
-    def _latest(self, task: MaterializationTask, intervals: Sequence[Interval]) -> LatestRows:
-        """Returns the newest row per key over the hull of some intervals: rows already there change nothing."""
+    def _latest(
+        self, task: MaterializationTask, intervals: Sequence[Interval], late: LateRows | None = None
+    ) -> LatestRows:
+        """Returns the newest row per key over the hull of some intervals: rows already there change nothing.
+
+        Args:
+            late: rows before the hull that are among them too.
+        """
         if not intervals:
             return LatestRows(0, iter(()))
         hull = Interval(intervals[0].start_us, intervals[-1].end_us)
@@ -154,9 +162,8 @@ class DuckDBComputeEngine(ComputeEngine):
         if isinstance(self.offline_store, DuckDBOfflineStore):
             start_us = None if hull.start_us == BEGINNING_US else hull.start_us
             definition = view_definition(task.project, task.feature_view)
-            return latest_rows(
-                self.repo_config, source, definition.join_keys, definition.features, (start_us, hull.end_us)
-            )
+            interval = (start_us, hull.end_us)
+            return latest_rows(self.repo_config, source, definition.join_keys, definition.features, interval, late)
         return self._latest_from_other(task, source, hull)
 
     def _latest_from_other(self, task: MaterializationTask, source: Any, hull: Interval) -> LatestRows:
@@ -210,13 +217,21 @@ class _Filling:
         self.session.hold(write_generation(self._project, field, rows, writing))
         return int(batch.num_rows)
 
-    def end(self, run: Run) -> None:
-        """Records what is covered now; a rebuilt generation takes over in the same step, then the old ones go."""
+    def end(self, run: Run, known_us: int) -> None:
+        """Records what is covered now; a rebuilt generation takes over in the same step, then the old ones go.
+
+        Args:
+            known_us: when the run began: what was created later it may not have seen.
+        """
         before = self.known.state
         if run.is_rebuild:
             carry_pushed(self.session, self._project, self._view, active=before.generation, building=self.generation)
         covered = ViewState(
-            self.generation, self.definition.fingerprint, run.coverage_after, cleaned_below=before.cleaned_below
+            self.generation,
+            self.definition.fingerprint,
+            run.coverage_after,
+            cleaned_below=before.cleaned_below,
+            known_us=known_us,
         )
         self._replace(covered)
         self._clean(self.generation)
@@ -237,6 +252,18 @@ class _Filling:
     @property
     def _view(self) -> str:
         return self.definition.name
+
+
+def _late_rows(state: ViewState, run: Run) -> LateRows | None:
+    """Returns the rows of event times that are covered already which the last run may not have known of.
+
+    None where there was no run, or where all that is covered is read anyway.
+    """
+    if state.known_us is None or run.is_rebuild:
+        return None
+    start_us = run.coverage_after[0].start_us if run.coverage_after else BEGINNING_US
+    low_us = None if start_us == BEGINNING_US else start_us
+    return LateRows(state.known_us - MATERIALIZE_LATE_SECONDS * 1_000_000, low_us)
 
 
 def _registered(view: AnyView) -> list[Interval]:

@@ -85,6 +85,10 @@ RETRIEVAL_THREADS_MAX = 256
 MATERIALIZE_BATCH_ROWS = 10_000
 """Rows read, encoded and written together: memory is bounded by it, and 100 script calls amortize Arrow."""
 
+MATERIALIZE_LATE_SECONDS = 3_600
+"""How long a row may be on its way from its created time until it stands in the source: so much of what the last run
+could have known is looked at once more. Jobs that write longer than an hour stamp their rows late, not early."""
+
 MATERIALIZE_WRITERS = 2
 """Batches packed and written at a time: one is packed while Redis works on another; more would only wait for Redis."""
 

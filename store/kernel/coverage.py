@@ -61,6 +61,7 @@ class ViewState:
 
     `generation` 1 without a fingerprint is what a view has that nobody has materialized yet.
     `building` is 0 where no new generation is under way. Rows of generations before `cleaned_below` are gone.
+    `known_us` is the clock's instant at which the last run that ended well began; None where none is known to have.
     """
 
     generation: int = 1
@@ -68,6 +69,7 @@ class ViewState:
     coverage: Coverage = ()
     building: int = 0
     cleaned_below: int = 1
+    known_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

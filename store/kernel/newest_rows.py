@@ -6,16 +6,28 @@ from store.kernel.source_scan import LOWEST_INSTANT, NANOSECONDS_PER_US, Bounds,
 
 
 @dataclass(frozen=True, slots=True)
+class LateRows:
+    """Rows created at an instant or later, with event times from `low` on (None: from the first on)."""
+
+    created: int
+    low: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class NewestRows:
     """The newest row per key among rows whose event time lies within bounds, both ends inclusive.
 
-    Units: the bounds are nanoseconds if the scan is, else microseconds (see `bounds_of`).
+    With `late`, rows before the lower bound, but not before `late.low`, are among them if they were created at
+    `late.created` or later.
+
+    Units: all instants are nanoseconds if the scan is, else microseconds (see `bounds_of`).
     Ties in event time go to the greatest created time (null oldest), then to the row that stands last in the source.
     Rows with a null in the key or a null event time are left out.
     """
 
     scan: Scan
     bounds: Bounds
+    late: "LateRows | None" = None
 
     @property
     def chosen_statement(self) -> str:
@@ -39,15 +51,24 @@ class NewestRows:
         columns = "".join(f"s.{name}, " for name in names)
         return (
             f"SELECT {columns}{event}, {made} FROM ({rows}) s JOIN larder_newest n ON s.ptr = n.ptr "
-            f"WHERE {self.bounds.condition('s.e')}"
+            f"WHERE {self._condition('s.e', 's.c')}"
         )
 
     def _rows_sql(self, *extra: str) -> str:
         keys = self.scan.key_names
-        rows = rows_sql(self.scan, self.scan.is_ns, [*keys, "e", *extra])
+        created = ("c",) if self.scan.has_created and self.late is not None and "c" not in extra else ()
+        rows = rows_sql(self.scan, self.scan.is_ns, [*keys, "e", *extra, *created])
         complete = [f"{key} IS NOT NULL" for key in keys]
-        conditions = ["e IS NOT NULL", self.bounds.condition("e"), *complete]
+        conditions = ["e IS NOT NULL", self._condition("e", "c"), *complete]
         return f"SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)}"
+
+    def _condition(self, event: str, created: str) -> str:
+        """Returns the SQL condition that a row is one of those that are looked at."""
+        within = self.bounds.condition(event)
+        if self.late is None or self.bounds.low is None or not self.scan.has_created:
+            return within
+        before = Bounds(self.late.low, self.bounds.low).condition(event)
+        return f"({within} OR ({created} >= {self.late.created} AND {before}))"
 
     def _split(self, instant: str, name: str) -> str:
         """Returns two columns: floor microseconds, and the nanoseconds that remain (0..999)."""
@@ -71,6 +92,14 @@ def bounds_of(scan: Scan, start_us: int | None, last_us: int | None, is_end_open
     low = None if start_us is None else start_us * factor
     high = None if last_us is None else last_us * factor - (1 if is_end_open else 0)
     return Bounds(low, high)
+
+
+def late_of(scan: Scan, late_us: LateRows | None) -> LateRows | None:
+    """Returns late rows by microseconds as late rows by the unit of a scan."""
+    if late_us is None or not scan.is_ns:
+        return late_us
+    low = None if late_us.low is None else late_us.low * NANOSECONDS_PER_US
+    return LateRows(late_us.created * NANOSECONDS_PER_US, low)
 
 
 def all_rows_sql(scan: Scan, bounds: Bounds) -> str:

@@ -9,7 +9,7 @@ from feast.infra.offline_stores.file_source import FileSource
 from feast.repo_config import RepoConfig
 
 from store.kernel.definitions import Column
-from store.kernel.newest_rows import NewestRows, all_rows_sql, bounds_of
+from store.kernel.newest_rows import LateRows, NewestRows, all_rows_sql, bounds_of, late_of
 from store.kernel.source_scan import Bounds, Scan
 from store.limits import MATERIALIZE_BATCH_ROWS
 from store.offline.connection import ConnectionSettings, connected
@@ -40,14 +40,16 @@ def latest_rows(
     join_keys: Sequence[Column],
     features: Sequence[Column],
     interval: tuple[int | None, int | None],
+    late_us: LateRows | None = None,
 ) -> LatestRows:
-    """Returns the newest row per key among rows with start <= event time < end.
+    """Returns the newest row per key among rows with start <= event time < end, and of those before that are late.
 
     Ties go to the greatest created time (null oldest), then to the row that stands last in the source.
 
     Args:
         source: the batch source of a view, a file source.
         interval: start (inclusive) and end (exclusive) in microseconds since the Unix epoch; None leaves it open.
+        late_us: rows before `start` that count as well, by instants in microseconds; None: none do.
 
     Raises:
         SourceError: the source is not there, or lacks a column.
@@ -57,7 +59,7 @@ def latest_rows(
     found = open_source(config, declared)
     keys, values = [key.name for key in join_keys], [feature.name for feature in features]
     scan = scan_of(found, needed_columns(owner, declared, found, keys, values))
-    newest = NewestRows(scan, bounds_of(scan, *interval, is_end_open=True))
+    newest = NewestRows(scan, bounds_of(scan, *interval, is_end_open=True), late_of(scan, late_us))
     stream = _newest_batches(newest, found, settings_of(config), MATERIALIZE_BATCH_ROWS)
     # The first step runs the search for the newest rows, so the total is known before any row is read.
     total = next(stream)

@@ -248,6 +248,7 @@ def read_state(project: str, view: str) -> Conversation[KnownState]:
         fingerprint=known.get("fingerprint", ""),
         coverage=tuple(Interval(*interval) for interval in known.get("coverage", ())),
         cleaned_below=known.get("cleaned_below", 1),
+        known_us=known.get("known_us"),
     )
     return KnownState(state, generation or b"", kept or b"")
 
@@ -260,7 +261,12 @@ def replace_state(project: str, view: str, before: KnownState, state: ViewState)
     """
     _, digest = script("switch")
     generation_text = Generations(state.generation, state.building).format()
-    kept = {"fingerprint": state.fingerprint, "coverage": state.coverage, "cleaned_below": state.cleaned_below}
+    kept = {
+        "fingerprint": state.fingerprint,
+        "coverage": state.coverage,
+        "cleaned_below": state.cleaned_below,
+        "known_us": state.known_us,
+    }
     state_text = json.dumps(kept).encode()
     generation_change = (keys.generation_field(view), before.generation_text, generation_text)
     state_change = (keys.state_field(view), before.state_text, state_text)

@@ -38,15 +38,39 @@ def test_the_interval_is_half_open(store: FeatureStore, repo: Path) -> None:
     assert orders(store, [1, 2, 3, 4]) == [None, 2, 3, None]
 
 
-def test_running_again_changes_nothing(store: FeatureStore, server: RedisServer) -> None:
+def test_running_again_changes_no_row(store: FeatureStore, server: RedisServer, session: RedisSession) -> None:
     def dump() -> dict[bytes, Any]:
         client = server.client()
-        return {key: client.hgetall(key) for key in client.keys("*")}
+        return {key: client.hgetall(key) for key in client.keys("*{*")}
 
     store.materialize(NOW - DAY, NOW)
-    before = dump()
+    before, coverage = dump(), session.hold(read_state(PROJECT, "users")).state.coverage
     store.materialize(NOW - DAY, NOW)
+    assert before
     assert dump() == before
+    assert session.hold(read_state(PROJECT, "users")).state.coverage == coverage
+
+
+def test_a_row_that_became_known_late_is_picked_up_by_the_next_run(store: FeatureStore, repo: Path) -> None:
+    early, before_all = NOW - timedelta(hours=20), NOW - 3 * DAY
+    write_users(repo, [(1, early, 1), (3, NOW - timedelta(hours=1), 3)], created=NOW - timedelta(days=30))
+    store.materialize(NOW - DAY, NOW - timedelta(hours=2))
+    assert orders(store, [1, 2, 3]) == [1, None, None]
+    old = pd.read_parquet(repo / "data" / "users.parquet")
+    write_users(repo, [(1, early + timedelta(hours=1), 7), (2, early, 2), (4, before_all, 4)], created=NOW)
+    late = pd.read_parquet(repo / "data" / "users.parquet")
+    pd.concat([old, late]).to_parquet(repo / "data" / "users.parquet")
+    store.materialize_incremental(NOW)
+    # User 4's row lies before all that was ever asked for.
+    assert orders(store, [1, 2, 3, 4]) == [7, 2, 3, None]
+
+
+def test_a_late_row_is_not_served_over_a_newer_one(store: FeatureStore, repo: Path) -> None:
+    write_users(repo, [(1, NOW - timedelta(hours=5), 5)], created=NOW - timedelta(days=30))
+    store.materialize(NOW - DAY, NOW - timedelta(hours=2))
+    write_users(repo, [(1, NOW - timedelta(hours=6), 6)], created=NOW)
+    store.materialize_incremental(NOW)
+    assert orders(store, [1]) == [5]
 
 
 def test_an_end_in_the_future_is_clipped_to_the_clock_and_poisons_nothing(

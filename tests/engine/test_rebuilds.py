@@ -108,13 +108,13 @@ def test_a_run_whose_lease_lapsed_does_not_undo_a_later_run(store: FeatureStore,
     store.materialize(NOW - DAY, NOW)
     original = engine._Filling.end
 
-    def paused(filling: Any, run: Any) -> None:
+    def paused(filling: Any, run: Any, known_us: int) -> None:
         patch.undo()
         server.client().delete(b"4:shop:lease:5:users")
         other = same_repo(store)
         other.apply(objects(user_view(schema=[field for field in user_view().schema if field.name != "last"])))
         other.materialize(NOW - DAY, NOW)
-        original(filling, run)
+        original(filling, run, known_us)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine._Filling, "end", paused)
