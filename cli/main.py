@@ -79,6 +79,20 @@ def compact(
 
 
 @app.command()
+def explain(
+    view: Annotated[str, typer.Argument(help="The feature view.")],
+    key: Annotated[str, typer.Argument(help="The entity key: column=value[,column=value].")] = "",
+    repo: Repo = Path("feature_repo"),
+    at: Annotated[str | None, typer.Option("--at", help="As of when, in ISO 8601; now by default.")] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Show what is served for one key, what training would see, and why they agree or differ."""
+    from cli.explain import run
+
+    raise typer.Exit(run(repo, view, key, at=at, is_json=is_json))
+
+
+@app.command()
 def token(
     name: Annotated[str, typer.Option(help="Who the token is for; shown in refusals.")] = "new-token",
     scope: Annotated[list[str] | None, typer.Option(help="read, write or admin; repeat for several.")] = None,

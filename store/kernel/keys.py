@@ -70,7 +70,7 @@ class EntityKeyEncoder:
             if value is None:
                 return None
             encoded.append(head)
-            encoded.append(_encode_value(name, type_name, value))
+            encoded.append(encode_value(name, type_name, value))
         encoded.append(b"}" if self._parts else b"0:}")
         key = b"".join(encoded)
         if len(key) > REDIS_KEY_BYTES_MAX:
@@ -80,7 +80,12 @@ class EntityKeyEncoder:
         return key
 
 
-def _encode_value(name: str, type_name: str, value: KeyValue) -> bytes:
+def encode_value(name: str, type_name: str, value: KeyValue) -> bytes:
+    """Returns one value as it stands in an entity key, behind its join key.
+
+    Raises:
+        WrongType: it does not fit the declared type.
+    """
     if type_name in INT_TYPES:
         if type(value) is int:
             low, high = _INT_BOUNDS[type_name]
@@ -114,6 +119,46 @@ def _utf8(name: str, value: str) -> bytes:
         return value.encode()
     except UnicodeEncodeError as error:
         raise WrongType(f"join key {name!r}: value {shown(value)} is not valid Unicode text; correct it") from error
+
+
+def split_entity_key(project: str, key: bytes) -> dict[str, bytes] | None:
+    """Returns the encoded value of each join key that an entity key holds; None if it is no entity key of the project.
+
+    The inverse of `EntityKeyEncoder.encode`: what `encode_value` gave for each join key, by its name.
+    """
+    head = project_prefix(project) + b"{"
+    if not key.startswith(head) or not key.endswith(b"}"):
+        return None
+    position, end = len(head), len(key) - 1
+    if key[position:end] == b"0:":
+        return {}
+    parts: dict[str, bytes] = {}
+    try:
+        while position < end:
+            name, position = _sized(key, position)
+            value_start, position = position, _value_end(key, position)
+            parts[name.decode()] = key[value_start:position]
+    except (ValueError, IndexError):
+        return None
+    return parts if position == end else None
+
+
+def _sized(key: bytes, start: int) -> tuple[bytes, int]:
+    """Returns what stands behind a length at `start`, and where it ends."""
+    colon = key.index(b":", start)
+    end = colon + 1 + int(key[start:colon])
+    return key[colon + 1 : end], end
+
+
+def _value_end(key: bytes, start: int) -> int:
+    kind = key[start : start + 1]
+    if kind == b"i":
+        return key.index(b",", start) + 1
+    if kind in (b"s", b"b"):
+        return _sized(key, start + 1)[1]
+    if kind not in (b"?", b"f"):
+        raise ValueError(kind)
+    return start + (2 if kind == b"?" else 17)
 
 
 def views_key(project: str) -> bytes:
