@@ -94,3 +94,19 @@ def test_after_going_back_a_view_that_is_removed_and_applied_again_is_filled_ane
     store.apply([user, *defined])
     store.materialize(NOW - DAY, NOW)
     assert orders(store, [1, 2]) == [10, 20]
+
+
+def test_a_row_pushed_into_covered_time_after_the_copy_comes_back_by_a_run_from_before_it(
+    store: FeatureStore, server: RedisServer
+) -> None:
+    client = server.client()
+    store.materialize(NOW - DAY, NOW)
+    backup = {key: client.dump(key) for key in client.keys("*")}
+    store.push("users_push", user_rows(6, NOW - HOUR).tail(1), to=PushMode.ONLINE_AND_OFFLINE)
+    client.flushall()
+    for key, content in backup.items():
+        client.restore(key, 0, content)
+    store.materialize_incremental(NOW)
+    assert orders(store, [6]) == [None]
+    store.materialize(NOW - DAY, NOW)
+    assert orders(store, [5, 6]) == [50, 60]
