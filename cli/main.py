@@ -79,6 +79,34 @@ def compact(
 
 
 @app.command()
+def explain(
+    view: Annotated[str, typer.Argument(help="The feature view.")],
+    key: Annotated[str, typer.Argument(help="The entity key: column=value[,column=value].")] = "",
+    repo: Repo = Path("feature_repo"),
+    at: Annotated[str | None, typer.Option("--at", help="As of when, in ISO 8601; now by default.")] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Show what is served for one key, what training would see, and why they agree or differ."""
+    from cli.explain import run
+
+    raise typer.Exit(run(repo, view, key, at=at, is_json=is_json))
+
+
+@app.command()
+def erase(
+    key: Annotated[str, typer.Argument(help="What the entity keys contain: column=value[,column=value].")],
+    repo: Repo = Path("feature_repo"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Erase the rows of an entity from Redis and from the files that Larder landed, and prove it."""
+    from cli.erase import run
+
+    raise typer.Exit(run(repo, key, is_dry_run=dry_run, is_confirmed=yes, is_json=is_json))
+
+
+@app.command()
 def token(
     name: Annotated[str, typer.Option(help="Who the token is for; shown in refusals.")] = "new-token",
     scope: Annotated[list[str] | None, typer.Option(help="read, write or admin; repeat for several.")] = None,

@@ -108,6 +108,13 @@ COMPACT_ROW_GROUP_ROWS_MAX = 131_072
 COMPACT_ROW_GROUP_BYTES_MAX = 64 * 1024 * 1024
 """Decoded bytes of a row group of a merged file, which is held in memory until it is written."""
 
+ERASE_READERS_WAIT_SECONDS = 30.0
+"""How long an erasure waits for retrievals that still read the files it has replaced: most end within seconds, and a
+longer one is told of, so that the command can be given again."""
+
+ERASE_LOOKUP_KEYS = 1_000
+"""Erased entity keys that are looked up again as the proof: one round trip. All of them are counted besides."""
+
 # --- registry -----------------------------------------------------------------------------------
 REGISTRY_REFRESH_SECONDS = 2.0
 """How often a server looks whether the registry has changed: one stat of a file, or one read where there is none."""

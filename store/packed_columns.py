@@ -21,7 +21,7 @@ from store.errors import WrongType, shown
 from store.feast_values import arrow_scalars, plain_from_arrow
 from store.kernel.codec import FORMAT_VERSION, HAS_CREATED, HAS_NANOSECONDS, LONG_SIZE, RowLayout, packer
 from store.kernel.definitions import Column, ViewDefinition
-from store.kernel.keys import INT_TYPES, TEXT_TYPES, encode_key_value, key_parts, too_large
+from store.kernel.keys import INT_TYPES, TEXT_TYPES, encode_value, key_parts, too_large
 from store.kernel.values import BLOBS, FIXED_FORMATS, FLOATS, TEXTS, element_type
 from store.limits import REDIS_KEY_BYTES_MAX
 
@@ -195,7 +195,7 @@ def _keys(definition: ViewDefinition, batch: pa.RecordBatch) -> Any:
 
 
 def _key_value(column: Column, array: Any) -> list[Any]:
-    """Returns the pieces of one join key's values, as `encode_key_value` has them together."""
+    """Returns the pieces of one join key's values, as `encode_value` has them together."""
     if column.type_name in INT_TYPES:
         return [b"i", arrow_scalars(column, array).cast(pa.string()).cast(_BYTES), b","]
     if column.type_name in TEXT_TYPES or column.type_name == "BYTES":
@@ -203,7 +203,7 @@ def _key_value(column: Column, array: Any) -> list[Any]:
         sizes = pc.binary_length(raw).cast(pa.string()).cast(_BYTES)
         return [b"b" if column.type_name == "BYTES" else b"s", sizes, b":", raw]
     values = plain_from_arrow(column, array)
-    encoded = [None if value is None else encode_key_value(column.name, column.type_name, value) for value in values]
+    encoded = [None if value is None else encode_value(column.name, column.type_name, value) for value in values]
     return [pa.array(encoded, _BYTES)]
 
 

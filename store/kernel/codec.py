@@ -88,7 +88,7 @@ def decode_header(row: bytes) -> Header:
         if version != FORMAT_VERSION:
             raise StoredRowError(
                 f"stored row has format version {version}, this version of Larder reads {FORMAT_VERSION}; "
-                "upgrade Larder, or materialize the view again"
+                "upgrade Larder, or remove the view, apply it again and materialize it"
             )
         position = _HEAD.size
         created_us, event_ns, created_ns = None, 0, 0

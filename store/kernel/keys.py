@@ -85,7 +85,7 @@ class EntityKeyEncoder:
             if value is None:
                 return None
             encoded.append(head)
-            encoded.append(encode_key_value(column.name, column.type_name, value))
+            encoded.append(encode_value(column.name, column.type_name, value))
         encoded.append(self._parts.tail)
         key = b"".join(encoded)
         if len(key) > REDIS_KEY_BYTES_MAX:
@@ -100,7 +100,7 @@ def too_large(names: Sequence[str], size_bytes: int) -> TooLarge:
     )
 
 
-def encode_key_value(name: str, type_name: str, value: KeyValue) -> bytes:
+def encode_value(name: str, type_name: str, value: KeyValue) -> bytes:
     """Returns what stands in a key for one value.
 
     Raises:
@@ -139,6 +139,46 @@ def _utf8(name: str, value: str) -> bytes:
         return value.encode()
     except UnicodeEncodeError as error:
         raise WrongType(f"join key {name!r}: value {shown(value)} is not valid Unicode text; correct it") from error
+
+
+def split_entity_key(project: str, key: bytes) -> dict[str, bytes] | None:
+    """Returns the encoded value of each join key that an entity key holds; None if it is no entity key of the project.
+
+    The inverse of `EntityKeyEncoder.encode`: what `encode_value` gave for each join key, by its name.
+    """
+    head = project_prefix(project) + b"{"
+    if not key.startswith(head) or not key.endswith(b"}"):
+        return None
+    position, end = len(head), len(key) - 1
+    if key[position:end] == b"0:":
+        return {}
+    parts: dict[str, bytes] = {}
+    try:
+        while position < end:
+            name, position = _sized(key, position)
+            value_start, position = position, _value_end(key, position)
+            parts[name.decode()] = key[value_start:position]
+    except (ValueError, IndexError):
+        return None
+    return parts if position == end else None
+
+
+def _sized(key: bytes, start: int) -> tuple[bytes, int]:
+    """Returns what stands behind a length at `start`, and where it ends."""
+    colon = key.index(b":", start)
+    end = colon + 1 + int(key[start:colon])
+    return key[colon + 1 : end], end
+
+
+def _value_end(key: bytes, start: int) -> int:
+    kind = key[start : start + 1]
+    if kind == b"i":
+        return key.index(b",", start) + 1
+    if kind in (b"s", b"b"):
+        return _sized(key, start + 1)[1]
+    if kind not in (b"?", b"f"):
+        raise ValueError(kind)
+    return start + (2 if kind == b"?" else 17)
 
 
 def views_key(project: str) -> bytes:

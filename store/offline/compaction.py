@@ -75,13 +75,13 @@ def compact(folder: Path) -> CompactionReport:
     """
     if not folder.is_dir():
         return CompactionReport()
-    with _compacting(folder), locked(folder / COMPACTION_LOCK):
+    with rewriting(folder, "merged"), locked(folder / COMPACTION_LOCK):
         abandoned = remove_abandoned(folder)
-        removed_before, _ = _remove_covered(folder)
+        removed_before, _ = remove_covered(folder)
         merges = _planned(folder)
         for merge in merges:
             _merge(folder, merge)
-        removed, still_read = _remove_covered(folder)
+        removed, still_read = remove_covered(folder)
         return CompactionReport(tuple(merges), removed_before + removed, still_read, abandoned)
 
 
@@ -93,7 +93,7 @@ def planned_compaction(folder: Path) -> CompactionReport:
     """
     if not folder.is_dir():
         return CompactionReport()
-    with _compacting(folder):
+    with rewriting(folder, "merged"):
         guard = ReadGuard(folder)
         merges = _planned(folder)
         guard.drop()
@@ -101,16 +101,19 @@ def planned_compaction(folder: Path) -> CompactionReport:
 
 
 @contextmanager
-def _compacting(folder: Path) -> Iterator[None]:
+def rewriting(folder: Path, done: str) -> Iterator[None]:
+    """Turns what fails while the files of a landed folder are rewritten into our errors; `done` says to what end."""
     try:
         yield
     except SourceError:
         raise
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise OutOfSpace(f"no room to merge files in {str(folder)!r}; free some, all rows are in place") from error
+            raise OutOfSpace(
+                f"no room for files to be {done} in {str(folder)!r}; free some, all rows are in place"
+            ) from error
         raise SourceError(
-            f"landed files in {str(folder)!r} cannot be merged: {error.strerror or error}; make it a folder that can "
+            f"landed files in {str(folder)!r} cannot be {done}: {error.strerror or error}; make it a folder that can "
             "be written"
         ) from error
 
@@ -142,7 +145,7 @@ def _merge(folder: Path, merge: Merge) -> None:
     scratch = ScratchFile(folder)
     try:
         with pq.ParquetWriter(scratch.file, first.schema) as writer:
-            for group in _row_groups(paths, first.schema):
+            for group in row_groups(paths, first.schema):
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
         scratch.sync()
         [written] = read_footers([str(scratch.path)])
@@ -162,7 +165,7 @@ def _require_whole(written: Footer, part: Footer, merge: Merge) -> None:
         )
 
 
-def _row_groups(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+def row_groups(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """Yields the rows of files in order, as tables of the size of a row group."""
     pending: list[pa.RecordBatch] = []
     rows = decoded = 0
@@ -183,11 +186,11 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     except (pa.ArrowException, OSError) as error:
         raise SourceUnreadable(
             f"landed file {str(path)!r} cannot be read ({str(error).splitlines()[0]}); restore it or take it away, "
-            "nothing was merged"
+            "it stays as it is"
         ) from error
 
 
-def _remove_covered(folder: Path) -> tuple[int, int]:
+def remove_covered(folder: Path) -> tuple[int, int]:
     """Deletes the files that a merged one replaces, unless a reader may need them; returns how many went and stayed."""
     covered = list_landed(folder).covered
     if not covered or not is_unread(folder):

@@ -3,9 +3,10 @@
 A file is called `<arrival>-<token>.parquet`, with the arrival in nanoseconds since the Unix epoch. Files are published
 under a lock, each with a later arrival than all that are there, so names sort as files appeared and what is seen of a
 folder is always a beginning of it. A merged file is called `<first>+<last>.parquet`, after the first and last file
-whose rows it holds. From the moment that it is there it stands for them: they are *covered*, and no reader counts
-them. So publishing a merged file is the one atomic step of a compaction, and a crash around it neither doubles nor
-loses a row.
+whose rows it holds. A file from which rows were erased is called as before with `.<revision>` before the ending, from
+1 on. From the moment that such a file is there it stands for those whose rows it holds: they are *covered*, and no
+reader counts them. So publishing it is the one atomic step of a compaction or erasure, and a crash around it neither
+doubles nor loses a row.
 
 Covered files are deleted when nobody can still be reading them. A reader holds a shared lock on the folder from before
 it lists it until its query is done, and a deletion needs the exclusive one: whoever lists later sees the merged file.
@@ -29,7 +30,7 @@ _CLOCK_DIGITS = 20
 """Digits of an arrival: enough for any 64-bit instant, so names sort as numbers do."""
 
 _STEM = rf"[0-9]{{{_CLOCK_DIGITS}}}-[0-9a-f]{{16}}"
-_OWN_NAME = re.compile(rf"(?P<first>{_STEM})(?:\+(?P<last>{_STEM}))?\.parquet")
+_OWN_NAME = re.compile(rf"(?P<first>{_STEM})(?:\+(?P<last>{_STEM}))?(?:\.(?P<revision>[1-9][0-9]{{0,8}}))?\.parquet")
 _SCRATCH_NAME = re.compile(r"\.staged-[0-9a-f]{16}")
 _PUBLISHING_LOCK = ".publishing.lock"
 COMPACTION_LOCK = ".compaction"
@@ -42,11 +43,21 @@ class LandedFile:
     """A file of a landed folder: the first and the last file whose rows it holds, itself if it is not a merged one.
 
     Both are None for a file that Larder did not name; such a file is read in the order of its name, and left alone.
+    `revision` counts how often rows were erased from it.
     """
 
     name: str
     first: str | None
     last: str | None
+    revision: int = 0
+
+    @classmethod
+    def named(cls, name: str) -> "LandedFile":
+        """Returns what the name of a file says."""
+        match = _OWN_NAME.fullmatch(name)
+        if match is None:
+            return cls(name, None, None)
+        return cls(name, match["first"], match["last"] or match["first"], int(match["revision"] or 0))
 
     @property
     def is_merged(self) -> bool:
@@ -54,10 +65,18 @@ class LandedFile:
         return self.first != self.last
 
     def covers(self, other: "LandedFile") -> bool:
-        """Whether this merged file holds all rows of another file."""
-        if not self.is_merged or self == other or None in (self.first, self.last, other.first, other.last):
+        """Whether this file stands for another one: it was merged from it, or rows were erased from it."""
+        if None in (self.first, self.last, other.first, other.last):
             return False
+        if (self.first, self.last) == (other.first, other.last):
+            return self.revision > other.revision
         return str(self.first) <= str(other.first) and str(other.last) <= str(self.last)
+
+
+def revised_name(file: LandedFile) -> str:
+    """Returns the name of the file that will hold what is left of a file of ours from which rows are erased."""
+    stem = str(file.first) if not file.is_merged else f"{file.first}+{file.last}"
+    return f"{stem}.{file.revision + 1}.parquet"
 
 
 def merged_name(parts: Sequence[LandedFile]) -> str:
@@ -98,13 +117,14 @@ def _covered_among(found: list[LandedFile]) -> set[str]:
     named = [(file.first, file.last, file) for file in found if file.first is not None and file.last is not None]
     covered: set[str] = set()
     cover: LandedFile | None = None
-    # Of those that begin with the same file, the one that reaches furthest comes first, by the two sorts together.
-    named.sort(key=lambda entry: entry[1], reverse=True)
+    # Of those that begin with the same file, the one that reaches furthest comes first, by the sorts together, and of
+    # those that hold the same files, the last revision.
+    named.sort(key=lambda entry: (entry[1], entry[2].revision), reverse=True)
     named.sort(key=lambda entry: entry[0])
     for _, _, file in named:
         if cover is not None and cover.covers(file):
             covered.add(file.name)
-        elif file.is_merged:
+        else:
             cover = file
     return covered
 
@@ -115,14 +135,7 @@ def _entries(folder: Path) -> list[LandedFile]:
             names = [entry.name for entry in entries]
     except FileNotFoundError:
         return []
-    return [_parsed(name) for name in names if name.endswith(".parquet") and not name.startswith(".")]
-
-
-def _parsed(name: str) -> LandedFile:
-    match = _OWN_NAME.fullmatch(name)
-    if match is None:
-        return LandedFile(name, None, None)
-    return LandedFile(name, match["first"], match["last"] or match["first"])
+    return [LandedFile.named(name) for name in names if name.endswith(".parquet") and not name.startswith(".")]
 
 
 def _last_of(files: list[LandedFile]) -> str:

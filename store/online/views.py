@@ -64,21 +64,21 @@ def carry_pushed(session: RedisSession, project: str, view: str, *, active: int,
     """Carries rows that came by push into the generation being built."""
     _, digest = script("carry")
     fields = keys.row_field(view, active), keys.row_field(view, building)
-    for batch in _entity_keys(session, project):
+    for batch in entity_keys(session, project):
         rows = [(key, b"") for key in batch]
         calls: list[Command] = [
             ("EVALSHA", digest, len(chunk), *(key for key, _ in chunk), *fields)
             for chunk in chunks(rows, session.slot_of())
         ]
-        session.hold(_say(calls))
+        session.hold(say(calls))
 
 
 def drop_generations(session: RedisSession, project: str, view: str, generations: range) -> None:
     """Removes the rows of some generations of a view; entity keys without any row left go with them."""
     fields = [keys.row_field(view, generation) for generation in generations]
     if fields:
-        for batch in _entity_keys(session, project):
-            session.hold(_say([("HDEL", key, *fields) for key in batch]))
+        for batch in entity_keys(session, project):
+            session.hold(say([("HDEL", key, *fields) for key in batch]))
 
 
 def drop_view(session: RedisSession, project: str, view: str) -> None:
@@ -88,22 +88,24 @@ def drop_view(session: RedisSession, project: str, view: str) -> None:
     """
     drop_generations(session, project, view, range(1, session.hold(last_generation(project, view)) + 1))
     known = (keys.generation_field(view), keys.state_field(view), keys.counter_field(view))
-    session.hold(_say([("HDEL", keys.views_key(project), *known)]))
+    session.hold(say([("HDEL", keys.views_key(project), *known)]))
 
 
 def drop_project(session: RedisSession, project: str) -> None:
     """Removes every key of a project."""
     pattern = keys.project_pattern(project)
     for batch in _scan(session, pattern):
-        session.hold(_say([("UNLINK", key) for key in batch]))
+        session.hold(say([("UNLINK", key) for key in batch]))
 
 
-def _say(commands: list[Command]) -> Conversation[list[Any]]:
+def say(commands: list[Command]) -> Conversation[list[Any]]:
+    """Returns the replies to some commands, sent as one batch."""
     replies: list[Any] = yield commands
     return replies
 
 
-def _entity_keys(session: RedisSession, project: str) -> Iterator[list[bytes]]:
+def entity_keys(session: RedisSession, project: str) -> Iterator[list[bytes]]:
+    """Yields all entity keys of a project in batches; one may come twice, as SCAN has it."""
     return _scan(session, keys.entity_keys_pattern(project))
 
 

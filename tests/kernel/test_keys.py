@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from store.errors import InputError, TooLarge, WrongType
 from store.kernel.definitions import Column
-from store.kernel.keys import entity_key_encoder, entity_keys_pattern, project_pattern, project_prefix, row_field
+from store.kernel.keys import (
+    encode_value,
+    entity_key_encoder,
+    entity_keys_pattern,
+    layouts_key,
+    lease_key,
+    project_pattern,
+    project_prefix,
+    row_field,
+    split_entity_key,
+    views_key,
+)
 from store.limits import REDIS_KEY_BYTES_MAX
 
 projects = st.text("abc_1:", min_size=1, max_size=6)
@@ -37,6 +48,29 @@ def test_different_entity_keys_have_different_names(p: str, left: dict, q: str, 
         return {(name, kind, value + 0.0 if kind == "DOUBLE" else value) for name, (kind, value) in entity.items()}  # type: ignore[operator]
 
     assert (encode(p, left) == encode(q, right)) == ((p, canonical(left)) == (q, canonical(right)))
+
+
+@given(projects, entity_keys)
+def test_an_entity_key_is_taken_apart_into_its_values(project: str, entity: dict) -> None:  # type: ignore[type-arg]
+    expected = {name: encode_value(name, type_name, value) for name, (type_name, value) in entity.items()}
+    assert split_entity_key(project, encode(project, entity)) == expected
+
+
+@given(projects, projects, entity_keys)
+def test_no_entity_key_is_taken_for_another_projects(p: str, q: str, entity: dict) -> None:  # type: ignore[type-arg]
+    assume(p != q)
+    assert split_entity_key(p, encode(q, entity)) is None
+
+
+@pytest.mark.parametrize("key", [views_key("p"), layouts_key("p"), lease_key("p", "v")])
+def test_what_is_no_entity_key_is_not_taken_apart(key: bytes) -> None:
+    assert split_entity_key("p", key) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"1:k", b"1:ki5", b"1:ks9:x", b"9:ki5,", b"1:kx5,", b"1:k?", b"1:kf00"])
+def test_a_damaged_entity_key_is_not_taken_apart(content: bytes) -> None:
+    parts = split_entity_key("p", b"1:p:{" + content + b"}")
+    assert parts is None or parts == {}
 
 
 @given(projects, projects, entity_keys)

@@ -1,4 +1,6 @@
-"""Runs a landing and a compaction once for each of their steps, killed at that step: `killed_steps.py HOW FROM TO`.
+"""Runs works once for each of their steps, killed at that step: `killed_steps.py HOW FROM TO WORK...`.
+
+WORK is `land`, `compact` or `erase`.
 
 HOW is `files` (steps are what touches files and locks) or `calls` (steps are all calls in the code at work). Each run
 works in a copy of the folder FROM, in TO, called after what it does and its step. One process imports everything, and
@@ -17,10 +19,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from store.kernel.definitions import Column
 from store.offline.compaction import compact
+from store.offline.erasure import KeyPart, erase_landed
 from store.offline.landed_files import ScratchFile, publish_next
 
-WATCHED = ("compaction.py", "landed_files.py", "files.py")
+WATCHED = ("compaction.py", "erasure.py", "landed_files.py", "files.py")
 FILE_EVENTS = ("open", "os.", "fcntl.")
 
 
@@ -30,6 +34,14 @@ def land(folder: Path) -> None:
     pq.write_table(pa.table({"n": [-1]}), scratch.file)
     scratch.sync()
     publish_next(scratch, 0)
+
+
+def erase(folder: Path) -> None:
+    """Erases the rows of one entity, as the command does."""
+    erase_landed(folder, [(KeyPart(Column("n", "INT64"), 3),)])
+
+
+WORKS = {"land": land, "compact": compact, "erase": erase}
 
 
 def kill_at(how: str, step: int) -> None:
@@ -65,9 +77,9 @@ def is_killed(work: Callable[[Path], object], folder: Path, how: str, step: int)
     return os.WIFSIGNALED(status)
 
 
-def main(how: str, template: Path, target: Path) -> None:
+def main(how: str, template: Path, target: Path, names: list[str]) -> None:
     """Runs each kind of work once for each step, and once more without being killed."""
-    for work in (land, compact):
+    for work in (WORKS[name] for name in names):
         step = 0
         while True:
             folder = target / work.__name__ / f"{step:04}"
@@ -78,4 +90,4 @@ def main(how: str, template: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])

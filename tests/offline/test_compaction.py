@@ -330,7 +330,9 @@ def killed_at_each_step(how: str, tmp_path: Path) -> Path:
     land(template, [8])
     target = tmp_path / "killed"
     script = Path(__file__).with_name("killed_steps.py")
-    subprocess.run([sys.executable, str(script), how, str(template), str(target)], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, str(script), how, str(template), str(target), "land", "compact"], cwd=ROOT, check=True
+    )
     return target
 
 

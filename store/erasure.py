@@ -1,0 +1,204 @@
+"""Erasure of one entity's rows from all that Larder owns, Redis and landed files; the user's own are only told."""
+
+import struct
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feast import FeatureStore
+from feast.infra.offline_stores.file_source import FileSource
+
+from store.definitions_from_feast import batch_source_of, join_key_columns, view_definition
+from store.entity_key_text import parse_key_text, typed_key
+from store.errors import ConfigError, InputError, SourceError, UnknownObject, WrongType
+from store.kernel.definitions import Column
+from store.kernel.keys import encode_value
+from store.offline.erasure import FileRows, KeyPart, WantedKey, erase_landed, landed_rows, users_rows
+from store.offline.sources import landed_folder, resolve_path
+from store.online import RedisOnlineStore, RedisOnlineStoreConfig
+from store.online.erasure import KeysAndRows, count_keys, erase_keys, rows_looked_up
+from store.online.views import lease
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What holds rows of an entity.
+
+    `users` are files that Larder never changes; `unread` says of which of them it cannot be told, and why.
+    """
+
+    redis: KeysAndRows
+    landed: tuple[FileRows, ...]
+    users: tuple[FileRows, ...]
+    unread: tuple[str, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether Larder itself holds none."""
+        return not self.redis.keys and not self.landed
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """What an erasure removed, and the proof: what is held after it, and what lookups of the erased keys found."""
+
+    redis: KeysAndRows
+    landed: tuple[FileRows, ...]
+    after: Holdings
+    looked_up_keys: int
+    looked_up_rows: int
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether nothing remains in what Larder owns, and the user's own files could be searched."""
+        return self.after.is_clean and not self.looked_up_rows and not self.after.unread
+
+
+class Eraser:
+    """Finds and erases the rows of all views whose entity key contains some columns with some values.
+
+    Attributes:
+        views: the feature views that have all of these columns as join keys.
+    """
+
+    def __init__(self, store: FeatureStore, key_text: str) -> None:
+        """Reads `column=value[,column=value]` by the declared types of the join keys.
+
+        Raises:
+            InputError: no column is given.
+            UnknownObject: no feature view has these columns as join keys.
+            WrongType: a value fits the type of none of them.
+            ConfigError: the online store is not Larder's.
+        """
+        if not isinstance(store.config.online_store, RedisOnlineStoreConfig):
+            raise ConfigError(
+                f"online_store type {store.config.online_store.type!r} cannot be erased from; use "
+                "store.online.RedisOnlineStore"
+            )
+        self._config = store.config
+        self._project = store.project
+        self._online = RedisOnlineStore()
+        self._keys = _keys_of_views(store, parse_key_text(key_text))
+        self.views = sorted(self._keys)
+        self._stored_names = _stored_names(store, self.views)
+        self._wanted_parts = _distinct(
+            {c.name: encode_value(c.name, c.type_name, value) for c, value in key.items()}
+            for key in self._keys.values()
+        )
+        self._sources = self._files(store)
+
+    def holdings(self) -> Holdings:
+        """Returns what holds such rows now; nothing is changed.
+
+        Raises:
+            SourceError: a landed file cannot be read.
+            OnlineStoreError: Redis cannot serve.
+        """
+        redis = count_keys(self._online.session(self._config), self._project, self._wanted_parts)
+        landed = [found for folder, wanted in self._folders().items() for found in landed_rows(folder, wanted)]
+        users: dict[str, FileRows] = {}
+        unread = []
+        for source, wanted in self._sources.values():
+            try:
+                users |= {found.path: found for found in users_rows(self._config, source, wanted)}
+            except SourceError as error:
+                unread.append(str(error))
+        return Holdings(redis, tuple(landed), tuple(users.values()), tuple(unread))
+
+    def erase(self) -> Erasure:
+        """Erases them, then looks whether any are left.
+
+        Meanwhile no view of them is materialized, which would write rows back that it has read before. What is pushed
+        meanwhile may stay, and is then told as held after it.
+
+        Raises:
+            MaterializationBusy: one is being materialized; nothing was erased.
+            SourceError, OutOfSpace: a landed file cannot be replaced; those before it were.
+            OnlineStoreError: Redis cannot serve; what was erased until then is.
+        """
+        session = self._online.session(self._config)
+        with ExitStack() as leases:
+            for name in self._stored_names:
+                leases.enter_context(lease(session, self._project, name))
+            # Files first: rows that are only in Redis cannot come back, those of files could.
+            landed = [row for folder, wanted in self._folders().items() for row in erase_landed(folder, wanted)]
+            redis = erase_keys(session, self._project, self._wanted_parts)
+        knowledge = self._online.knowledge(self._project)
+        found = rows_looked_up(session, knowledge, self._stored_names, redis.examples)
+        return Erasure(redis, tuple(landed), self.holdings(), len(redis.examples), found)
+
+    def _files(self, store: FeatureStore) -> dict[Any, tuple[FileSource, list[WantedKey]]]:
+        """Returns the file sources of the views, each once, with the keys as its files have them."""
+        sources: dict[Any, tuple[FileSource, list[WantedKey]]] = {}
+        for view in store.list_all_feature_views():
+            source = batch_source_of(view)
+            if view.name not in self._keys or not isinstance(source, FileSource):
+                continue
+            in_file = {in_view: name for name, in_view in source.field_mapping.items()}
+            key = tuple(
+                KeyPart(Column(in_file.get(c.name, c.name), c.type_name), _as_materialized(c, value))
+                for c, value in self._keys[view.name].items()
+            )
+            path = resolve_path(self._config, source.path)
+            _, wanted = sources.setdefault((path, repr(source.file_format)), (source, []))
+            if key not in wanted:
+                wanted.append(key)
+        return sources
+
+    def _folders(self) -> dict[Path, list[WantedKey]]:
+        folders: dict[Path, list[WantedKey]] = {}
+        for (path, _), (_, wanted) in self._sources.items():
+            folders.setdefault(landed_folder(path), []).extend(wanted)
+        return folders
+
+
+def _keys_of_views(store: FeatureStore, texts: Mapping[str, str]) -> dict[str, dict[Column, Any]]:
+    """Returns the typed values by view, for all views that have the columns as join keys."""
+    if not texts:
+        raise InputError("no column was given to erase by; write column=value[,column=value]")
+    join_keys = {
+        view.name: {column.name: column for column in join_key_columns(view)}
+        for view in store.list_all_feature_views()
+        if hasattr(view, "entity_columns")
+    }
+    known = sorted({name for columns in join_keys.values() for name in columns})
+    for name in texts:
+        if name not in known:
+            raise UnknownObject(f"no feature view has a join key {name!r}; the join keys are {known}")
+    found: dict[str, dict[Column, Any]] = {}
+    misfit: WrongType | None = None
+    for view, columns in join_keys.items():
+        if not texts.keys() <= columns.keys():
+            continue
+        try:
+            typed = typed_key([columns[name] for name in texts], texts)
+        except WrongType as error:
+            # A view whose keys are of another type holds no such key; another view may.
+            misfit = error
+        else:
+            found[view] = {columns[name]: value for name, value in typed.items()}
+    if not found:
+        raise misfit or UnknownObject(
+            f"no feature view has all of the join keys {sorted(texts)}; erase them one by one"
+        )
+    return found
+
+
+def _stored_names(store: FeatureStore, views: list[str]) -> list[str]:
+    is_versioned = store.config.registry.enable_online_feature_view_versioning
+    return [
+        view_definition(store.project, view, is_versioned=is_versioned).name
+        for view in store.list_all_feature_views()
+        if view.name in views
+    ]
+
+
+def _as_materialized(column: Column, value: Any) -> Any:
+    """Returns a key value as a materialization takes it from a file: a 32-bit float is rounded."""
+    return struct.unpack("<f", struct.pack("<f", value))[0] if column.type_name == "FLOAT" else value
+
+
+def _distinct(wanted: Any) -> list[dict[str, bytes]]:
+    return list({tuple(sorted(parts.items())): parts for parts in wanted}.values())
