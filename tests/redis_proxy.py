@@ -18,6 +18,8 @@ class RedisProxy:
     def __init__(self, upstream_port: int) -> None:
         self.upstream_port = upstream_port
         self.port = 0
+        self.kept_back = 0
+        """Answers that have come and wait for `pass_on`."""
         self._loop = asyncio.new_event_loop()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -111,7 +113,9 @@ class RedisProxy:
 
     async def _answers(self, upstream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await upstream.read(_CHUNK_BYTES):
+            self.kept_back += 1
             await self._flowing.wait()
+            self.kept_back -= 1
             if self._cut_after is not None:
                 writer.write(chunk[: self._cut_after])
                 await writer.drain()

@@ -3,6 +3,7 @@
 Every driver's tips are told by its number, so that an answer to somebody else's request would show.
 """
 
+import shutil
 import signal
 import threading
 import time
@@ -17,7 +18,15 @@ import pytest
 
 from store.limits import LOOKUP_SECONDS_MAX
 from tests.redis_proxy import RedisProxy, redis_proxy
-from tests.redis_servers import RedisServer, free_port, installed_redis, poll_until, private_redis_tcp, redis_binary
+from tests.redis_servers import (
+    RedisServer,
+    free_port,
+    installed_redis,
+    poll_until,
+    private_redis_tcp,
+    private_sentinel,
+    redis_binary,
+)
 from tests.server.live import LiveServer, copy_repo, serving
 
 # Above the deadline of a lookup, for a machine that does other things as well.
@@ -312,16 +321,18 @@ def replica(scene: Scene) -> Iterator[None]:
 @contextmanager
 def unwritable_file(scene: Scene) -> Iterator[None]:
     """Redis cannot save, and refuses writes rather than lose them later."""
+    in_the_way = scene.folder / "dump.rdb"
+    in_the_way.unlink(missing_ok=True)
+    (in_the_way / "something").mkdir(parents=True)
     scene.command("CONFIG", "SET", "save", "3600 100000")
-    scene.command("CONFIG", "SET", "dir", "/proc")
-    with scene.redis.client() as client:
-        client.bgsave()
-        poll_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", what="the save fails")
     try:
+        with scene.redis.client() as client:
+            client.bgsave()
+            poll_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", what="the save fails")
         yield
     finally:
-        scene.command("CONFIG", "SET", "dir", str(scene.folder))
         scene.command("CONFIG", "SET", "save", "")
+        shutil.rmtree(in_the_way)
 
 
 @pytest.mark.parametrize("fault", [full_memory, replica, unwritable_file], ids=lambda fault: fault.__name__)
@@ -336,3 +347,68 @@ def test_reads_go_on_while_writes_are_refused(scene: Scene, fault: Callable[[Sce
             assert scene.live.get("/ready").status_code == 200
         assert write(scene.live, [1]).status_code == 200
     assert callers.refused == 0
+
+
+# --- servers of their own -----------------------------------------------------------------------------
+
+
+def test_a_stopping_server_finishes_what_waits_for_redis(applied: Path, tmp_path: Path) -> None:
+    with private_redis_tcp(tmp_path) as redis, redis_proxy(redis.port or 0) as proxy:
+        # Redis may be silent for longer than the server takes to close its door, and shorter than its grace.
+        repo = copy_repo(applied, tmp_path / "repo", f"{proxy.address},socket_timeout=8")
+        with serving(repo) as live:
+            assert write(live, [1, 2, 3]).status_code == 200
+            answers: list[httpx.Response] = []
+            proxy.stall()
+            waiting = threading.Thread(target=lambda: answers.append(ask(live, [1, 2, 3])))
+            waiting.start()
+            poll_until(lambda: proxy.kept_back, what="the lookup waits for Redis")
+            live.process.send_signal(signal.SIGTERM)
+            poll_until(lambda: not is_open(live), what="the server takes no new connections")
+            assert not answers
+            proxy.pass_on()
+            waiting.join(30)
+            assert_right(answers[0], [1, 2, 3])
+            assert live.process.wait(20) == 0
+
+
+def is_open(live: LiveServer) -> bool:
+    try:
+        return live.get("/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_failover_by_sentinel_is_followed_and_the_old_master_gets_no_writes(applied: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("master", "replica", "sentinel")]
+    for folder in folders:
+        folder.mkdir()
+    hasty = ("sentinel down-after-milliseconds larder 500", "sentinel failover-timeout larder 3000")
+    with (
+        private_redis_tcp(folders[0]) as master,
+        private_redis_tcp(folders[1], "--replicaof", "127.0.0.1", str(master.port)) as replica,
+        private_sentinel(folders[2], master, "larder", *hasty) as sentinel,
+    ):
+        settings = f"{sentinel.address}\n  redis_type: redis_sentinel\n  sentinel_master: larder"
+        watcher = sentinel.client()
+        poll_until(lambda: watcher.execute_command("SENTINEL", "REPLICAS", "larder"), what="the replica is known")
+        with serving(copy_repo(applied, tmp_path / "repo", settings)) as live:
+            drivers = list(range(1, DRIVERS + 1))
+            poll_until(lambda: write(live, drivers).status_code == 200, what="the server finds the master")
+            known = replica.client()
+            poll_until(lambda: known.dbsize() == master.client().dbsize(), what="the replica has all rows")
+            with calling(live) as callers:
+                poll_until(callers.is_served_again(), what="lookups are answered before the failover")
+                master.process.send_signal(signal.SIGSTOP)
+                poll_until(lambda: known.info("replication")["role"] == "master", what="the replica is promoted")
+                poll_until(callers.is_served_again(), what="lookups are answered by the new master")
+                master.process.send_signal(signal.SIGCONT)
+                poll_until(lambda: write(live, [DRIVERS + 1]).status_code == 200, what="writes go to the new master")
+                assert known.dbsize() == master_size(drivers)
+                poll_until(callers.is_served_again(), what="lookups go on")
+                assert_right(ask(live, [DRIVERS + 1]), [DRIVERS + 1])
+
+
+def master_size(drivers: list[int]) -> int:
+    """Returns the keys of a Redis with these drivers and one more: theirs, and the project's layouts."""
+    return len(drivers) + 2
