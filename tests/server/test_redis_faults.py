@@ -23,6 +23,7 @@ from tests.redis_servers import (
     free_port,
     installed_redis,
     poll_until,
+    private_cluster,
     private_redis_tcp,
     private_sentinel,
     redis_binary,
@@ -412,3 +413,22 @@ def test_a_failover_by_sentinel_is_followed_and_the_old_master_gets_no_writes(ap
 def master_size(drivers: list[int]) -> int:
     """Returns the keys of a Redis with these drivers and one more: theirs, and the project's layouts."""
     return len(drivers) + 2
+
+
+def test_a_silent_node_of_a_cluster_fails_requests_in_time_and_service_resumes(applied: Path, tmp_path: Path) -> None:
+    with private_cluster(tmp_path) as nodes:
+        settings = ",".join(node.address for node in nodes) + "\n  redis_type: redis_cluster"
+        with serving(copy_repo(applied, tmp_path / "repo", settings)) as live:
+            drivers = list(range(1, DRIVERS + 1))
+            poll_until(lambda: write(live, drivers).status_code == 200, what="the server finds its cluster")
+            with calling(live) as callers:
+                poll_until(callers.is_served_again(), what="lookups are answered before the fault")
+                nodes[1].process.send_signal(signal.SIGSTOP)
+                try:
+                    # Keys of all nodes, the silent one too.
+                    assert_refused(lambda: ask(live, drivers))
+                finally:
+                    nodes[1].process.send_signal(signal.SIGCONT)
+                poll_until(callers.is_served_again(), what="lookups are answered after the fault")
+                poll_until(lambda: ask(live, drivers).status_code == 200, what="all nodes answer again")
+                assert_right(ask(live, drivers), drivers)
