@@ -1,4 +1,4 @@
-"""Connections with bounds that uvicorn does not have: on the head of a request, its time, and how many there are."""
+"""Connections with bounds that uvicorn does not have: on heads, their time, unread answers, and how many there are."""
 
 import asyncio
 from typing import Any
@@ -7,6 +7,8 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from server.limits import (
+    ANSWER_BYTES_PER_SECOND_MIN,
+    ANSWER_STALL_SECONDS,
     BUSY_RETRY_SECONDS,
     CONNECTIONS_MAX,
     HEAD_BYTES_MAX,
@@ -25,6 +27,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     head_seconds_max = HEAD_SECONDS_MAX
     connections_max = CONNECTIONS_MAX
+    stall_seconds_max = ANSWER_STALL_SECONDS
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -33,6 +36,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_refused = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
 
     # --- the connection -----------------------------------------------------------------------
 
@@ -48,6 +52,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
         self._stop_timer()
+        self._stop_answer_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -65,6 +70,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuses what is no HTTP; uvicorn has a word for it."""
         self._refuse(400, f"{msg} Send HTTP/1.1 as RFC 9112 has it")
+
+    def pause_writing(self) -> None:
+        """Waits for a client to read its answer, but not for ever: until then the answer lies in memory."""
+        super().pause_writing()
+        seconds = self.stall_seconds_max + self.transport.get_write_buffer_size() / ANSWER_BYTES_PER_SECOND_MIN
+        self._stop_answer_timer()
+        self._answer_timer = self.loop.call_later(seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Goes on once the client has read."""
+        self._stop_answer_timer()
+        super().resume_writing()
 
     # --- the parser's callbacks ---------------------------------------------------------------
 
@@ -107,6 +124,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
 
     def _head_is_late(self) -> None:
         self._head_timer = None

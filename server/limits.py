@@ -31,7 +31,7 @@ PARQUET_BODY_BATCH_ROWS = 8_192
 """Rows of a Parquet body decoded before they are counted: at most 1 GB if each holds a text of 128 KB."""
 
 ANSWER_STALL_SECONDS = 60.0
-"""How long a retrieval waits for a client that reads nothing; one that reads slowly gets what it reads on top."""
+"""How long an answer waits for a client that reads nothing; one that reads slowly gets what it reads on top."""
 
 ANSWER_BYTES_PER_SECOND_MIN = 128 * 1024
 """How fast a client has to read an answer, 1 Mbit/s; below it the answer would hold its place for hours."""

@@ -9,6 +9,7 @@ from feast.data_source import PushMode, PushSource
 
 from store.clock import clock_for
 from store.errors import UnknownObject
+from store.limits import PUSH_SECONDS_MAX
 from store.online import RedisOnlineStore, repo_path_of
 from store.online.rows import write_pushed
 from store.pushing import Landing, Push, checked_push
@@ -73,7 +74,7 @@ class FeatureStore(feast.FeatureStore):
             session, knowledge = await online.async_session(self.config), online.knowledge(self.project)
             for write in push.writes:
                 ttl_seconds = self.config.online_store.key_ttl_seconds
-                await session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()))
+                await session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()), PUSH_SECONDS_MAX)
         except BaseException:
             landing.discard()
             raise

@@ -70,6 +70,13 @@ REDIS_TIMEOUT_SECONDS = 2.0
 REDIS_CONNECT_TIMEOUT_SECONDS = 2.0
 """Deadline for a new connection, so that a black-holed host fails a request instead of hanging it."""
 
+LOOKUP_SECONDS_MAX = 5.0
+"""All that one lookup may wait for Redis: a connection, every round trip and every retry. Above the deadlines of a
+connect and a round trip together, which tell better what is wrong; below it lie answers that come byte by byte."""
+
+PUSH_SECONDS_MAX = 30.0
+"""The same of one view's share of a push: 100,000 rows are fifty round trips, a second or two beside other work."""
+
 REDIS_KEY_BYTES_MAX = 64 * 1024
 """An encoded entity key; Redis allows 512 MB, but a key of this size is a document put in the wrong place."""
 

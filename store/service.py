@@ -14,8 +14,9 @@ from feast.repo_config import RepoConfig
 from store.clock import Clock, clock_for, from_us
 from store.errors import ConfigError, InputError, LarderError, OnlineStoreError, RegistryUnavailable, UnknownObject
 from store.feature_store import pushed_views
-from store.limits import REGISTRY_REFRESH_SECONDS
+from store.limits import PUSH_SECONDS_MAX, REGISTRY_REFRESH_SECONDS
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig
+from store.online.conversations import try_reading
 from store.online.lookup import Lookup
 from store.online.plan import Asked, OnlinePlan, ServiceName
 from store.online.plans import PlanCache
@@ -187,7 +188,7 @@ class StoreService:
         ttl_seconds = self._config.online_store.key_ttl_seconds
         for write in writes:
             session = await self._online.async_session(self._config)
-            await session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()))
+            await session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()), PUSH_SECONDS_MAX)
 
     def materialize(self, request: MaterializeRequest) -> None:
         """Materializes as Feast's command line does; blocks until done.
@@ -227,7 +228,7 @@ class StoreService:
         online_problem = None
         try:
             session = await self._online.async_session(self._config)
-            await session.ping()
+            await session.hold(try_reading(self.project))
         except (OnlineStoreError, ConfigError) as error:
             online_problem = str(error)
         note = (

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import redis
 
 from store.online.embedded_settings import find_redis_server
@@ -64,6 +65,24 @@ def redis_binary() -> Path:
     return find_redis_server(os.environ, Path("/nonexistent"))
 
 
+def installed_redis() -> Path:
+    """Returns the redis-server on the PATH, newer than the embedded one and with TLS; skips the test without it."""
+    found = shutil.which("redis-server")
+    if found is None:
+        pytest.skip("no redis-server on the PATH; on Debian: apt-get install redis-server")
+    return Path(found)
+
+
+def tls_redis() -> Path:
+    """Returns the redis-server on the PATH if it was built with TLS; skips the test if not."""
+    binary = installed_redis()
+    # It names the first setting that it does not know, and goes.
+    probe = [str(binary), "--port", "0", "--tls-port", "0", "--no-such-setting", "1"]
+    if "tls-port" in subprocess.run(probe, capture_output=True, text=True, check=False).stderr:
+        pytest.skip(f"{binary} was built without TLS; on Debian: apt-get install redis-server")
+    return binary
+
+
 @contextmanager
 def private_redis(folder: Path, *options: str) -> Iterator[RedisServer]:
     """Runs a redis-server on a unix socket, without a TCP port.
@@ -85,11 +104,19 @@ def private_redis(folder: Path, *options: str) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def private_redis_tcp(folder: Path, *options: str, port: int | None = None) -> Iterator[RedisServer]:
-    """Runs a redis-server on a port of 127.0.0.1, a free one if none is named."""
+def private_redis_tcp(
+    folder: Path, *options: str, port: int | None = None, binary: Path | None = None, is_tls: bool = False
+) -> Iterator[RedisServer]:
+    """Runs a redis-server on a port of 127.0.0.1, a free one if none is named; it may still be loading its file.
+
+    Args:
+        binary: which redis-server; that of the embedded Redis where none is named.
+        is_tls: whether the port speaks TLS; `options` name the certificates.
+    """
     port = free_port() if port is None else port
-    with _running([*_command(folder, port=port), *options], folder) as process:
-        server = RedisServer(f"127.0.0.1:{port}", f"redis://127.0.0.1:{port}", process, port=port)
+    plain = [*_command(folder, 0 if is_tls else port, binary), *(("--tls-port", str(port)) if is_tls else ())]
+    with _running([*plain, *options], folder) as process:
+        server = RedisServer(f"127.0.0.1:{port}", _url(port, is_tls=is_tls), process, port=port)
         _wait_for_pong(server)
         yield server
 
@@ -116,21 +143,29 @@ def private_cluster(folder: Path, nodes: int = 3) -> Iterator[list[RedisServer]]
 
 
 @contextmanager
-def private_sentinel(folder: Path, master: RedisServer, name: str, *options: str) -> Iterator[RedisServer]:
+def private_sentinel(
+    folder: Path, master: RedisServer, name: str, *options: str, binary: Path | None = None, is_tls: bool = False
+) -> Iterator[RedisServer]:
     """Runs a sentinel that watches a master under a name."""
     port = free_port()
     settings = folder / "sentinel.conf"
-    lines = (f"port {port}", f"dir {folder}", f"sentinel monitor {name} 127.0.0.1 {master.port} 1", *options)
+    ports = ("port 0", f"tls-port {port}") if is_tls else (f"port {port}",)
+    lines = (*ports, f"dir {folder}", f"sentinel monitor {name} 127.0.0.1 {master.port} 1", *options)
     settings.write_text("".join(f"{line}\n" for line in lines))
-    with _running([str(redis_binary()), str(settings), "--sentinel"], folder) as process:
-        server = RedisServer(f"127.0.0.1:{port}", f"redis://127.0.0.1:{port}", process, port=port)
+    with _running([str(binary or redis_binary()), str(settings), "--sentinel"], folder) as process:
+        server = RedisServer(f"127.0.0.1:{port}", _url(port, is_tls=is_tls), process, port=port)
         _wait_for_pong(server)
         yield server
 
 
-def _command(folder: Path, port: int) -> list[str]:
+def _url(port: int, *, is_tls: bool) -> str:
+    # Whom the tests' own client talks to is not what they are about.
+    return f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none" if is_tls else f"redis://127.0.0.1:{port}"
+
+
+def _command(folder: Path, port: int, binary: Path | None = None) -> list[str]:
     options = {"port": str(port), "bind": "127.0.0.1", "dir": str(folder), "save": "", "appendonly": "no"}
-    return [str(redis_binary()), *(part for name, value in options.items() for part in (f"--{name}", value))]
+    return [str(binary or redis_binary()), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
 
 @contextmanager
@@ -150,7 +185,7 @@ def _wait_for_pong(server: RedisServer) -> None:
         try:
             with server.client() as client:
                 client.execute_command("PING")
-        except (redis.ResponseError, redis.AuthenticationError):
+        except (redis.ResponseError, redis.AuthenticationError, redis.BusyLoadingError):
             return True
         except redis.ConnectionError:
             return False

@@ -26,6 +26,7 @@ from pydantic import NonNegativeInt, StrictStr, field_validator
 from store.clock import Clock, clock_for
 from store.errors import UnequalLengths, WrongType
 from store.feast_noise import quieten
+from store.limits import PUSH_SECONDS_MAX
 from store.online.client import AsyncRedisSession, RedisSession
 from store.online.connection import RedisTarget, settings_of
 from store.online.conversations import Knowledge
@@ -184,7 +185,8 @@ class RedisOnlineStore(OnlineStore):
         """
         knowledge, session = self.knowledge(config.project), await self.async_session(config)
         rows = rows_to_write(config, table, data, now_us=self.clock(config).now_us())
-        await session.hold(write_pushed(knowledge, rows, config.online_store.key_ttl_seconds, session.slot_of()))
+        ttl_seconds = config.online_store.key_ttl_seconds
+        await session.hold(write_pushed(knowledge, rows, ttl_seconds, session.slot_of()), PUSH_SECONDS_MAX)
         if progress:
             progress(len(data))
 

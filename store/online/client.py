@@ -1,11 +1,13 @@
 """Holds conversations with Redis, synchronously or not; the only difference between the two is `await`."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from store.online.connection import REDIS_ERRORS, RedisTarget, connect, connect_async, translate
+from store.limits import LOOKUP_SECONDS_MAX
+from store.online.connection import REDIS_ERRORS, RedisTarget, connect, connect_async, too_late, translate
 from store.online.conversations import Command, Conversation, Result, script
 
 SCRIPTS = ("write", "carry", "switch")
@@ -70,20 +72,31 @@ class AsyncRedisSession:
         self.target = target
         self.client: Any = connect_async(target)
 
-    async def hold(self, conversation: Conversation[Result]) -> Result:
+    async def hold(self, conversation: Conversation[Result], seconds_max: float = LOOKUP_SECONDS_MAX) -> Result:
         """Returns the result of a conversation.
+
+        Args:
+            seconds_max: all that it may take; a `socket_timeout` above it goes before it.
 
         Raises:
             OnlineStoreError: Redis cannot be reached, did not answer in time, or refused a command.
         """
+        # redis-py bounds each read and each attempt; only this bounds their sum.
+        seconds = max(seconds_max, self.target.options.get("socket_timeout", 0.0))
+        deadline = asyncio.timeout(seconds)
         try:
-            replies: Any = None
-            while True:
-                commands = conversation.send(replies)
-                replies = await self._send(commands)
+            async with deadline:
+                replies: Any = None
+                while True:
+                    commands = conversation.send(replies)
+                    replies = await self._send(commands)
         except StopIteration as end:
             result: Result = end.value
             return result
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise too_late(self.target, seconds) from error
         except REDIS_ERRORS as error:
             raise translate(error, self.target) from error
         finally:
@@ -109,13 +122,6 @@ class AsyncRedisSession:
     def slot_of(self) -> Callable[[bytes], int] | None:
         """Returns the function from a key to its cluster slot, None where there is no cluster."""
         return self.client.keyslot if self.target.is_cluster else None
-
-    async def ping(self) -> None:
-        """Raises OnlineStoreError if Redis does not answer."""
-        try:
-            await self.client.ping()
-        except REDIS_ERRORS as error:
-            raise translate(error, self.target) from error
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -29,6 +29,14 @@ from redis.retry import Retry
 from store.errors import ConfigError, OnlineStoreError, OnlineStoreTimeout, OnlineStoreUnavailable
 from store.limits import REDIS_CONNECT_TIMEOUT_SECONDS, REDIS_TIMEOUT_SECONDS
 from store.online.embedded import ensure_running
+from store.online.lost_connections import (
+    AsyncMasterConnection,
+    AsyncTcpConnection,
+    AsyncTlsConnection,
+    AsyncTlsMasterConnection,
+    AsyncUnixConnection,
+    lose_connections_of,
+)
 from store.online.targets import EMBEDDED, SSL_PATHS, RedisTarget, parse_target
 
 __all__ = ["REDIS_ERRORS", "RedisTarget", "connect", "connect_async", "parse_target", "settings_of", "translate"]
@@ -139,20 +147,25 @@ def connect_async(target: RedisTarget) -> Any:
     retry = _retry(redis.asyncio.retry.Retry)
     if target.is_cluster:
         nodes = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in target.hosts]
-        return redis.asyncio.RedisCluster(
+        client = redis.asyncio.RedisCluster(
             startup_nodes=nodes, require_full_coverage=target.is_full_coverage_required, retry=retry, **options
         )
+        lose_connections_of(client)
+        return client
     options["retry"] = retry
     if target.is_sentinel:
         sentinel = redis.asyncio.Sentinel(target.hosts, sentinel_kwargs=_sentinel_options(target, options), **options)
-        return sentinel.master_for(target.sentinel_master, connection_pool_class=AsyncSentinelPool)
+        kind = AsyncTlsMasterConnection if target.is_tls else AsyncMasterConnection
+        return sentinel.master_for(
+            target.sentinel_master, connection_pool_class=AsyncSentinelPool, connection_class=kind
+        )
     pool_options = _pool_options(target, options)
     if target.embedded_repo is not None:
         pool_options |= {"connection_class": AsyncEmbeddedConnection, "repo_path": target.embedded_repo}
     elif target.socket_path is not None:
-        pool_options["connection_class"] = redis.asyncio.UnixDomainSocketConnection
-    elif target.is_tls:
-        pool_options["connection_class"] = redis.asyncio.SSLConnection
+        pool_options["connection_class"] = AsyncUnixConnection
+    else:
+        pool_options["connection_class"] = AsyncTlsConnection if target.is_tls else AsyncTcpConnection
     return redis.asyncio.Redis.from_pool(redis.asyncio.BlockingConnectionPool(**pool_options))
 
 
@@ -240,7 +253,7 @@ class EmbeddedConnection(UnixConnection):
         return connected
 
 
-class AsyncEmbeddedConnection(redis.asyncio.UnixDomainSocketConnection):
+class AsyncEmbeddedConnection(AsyncUnixConnection):
     """An asynchronous connection to the embedded Redis, which it joins again if the server is gone."""
 
     def __init__(self, *, repo_path: Path, **options: Any) -> None:
@@ -262,6 +275,14 @@ def translated(target: RedisTarget) -> Iterator[None]:
         yield
     except REDIS_ERRORS as error:
         raise translate(error, target) from error
+
+
+def too_late(target: RedisTarget, seconds: float) -> OnlineStoreTimeout:
+    """Returns the error to raise for a conversation that took longer than all of it may take."""
+    return OnlineStoreTimeout(
+        f"{target.description} answered too slowly: not all within {seconds:g} s, its retries included; "
+        "try again, ask for fewer keys at once, or raise socket_timeout in connection_string"
+    )
 
 
 def translate(error: BaseException, target: RedisTarget) -> OnlineStoreError:

@@ -17,6 +17,7 @@ from store.kernel.codec import RowLayout, RowTimes, encode_header
 from store.kernel.definitions import Column
 from store.kernel.keys import entity_key_encoder
 from store.limits import LOOKUP_BATCH_KEYS, LOOKUP_KEYS_MAX, LOOKUP_STORED_BYTES_MAX, PUSH_VALUE_BYTES_MAX
+from store.online import lookup
 from store.online.conversations import register_layout
 from tests.stores import NOW, PROJECT, user_rows, user_view
 
@@ -83,6 +84,16 @@ def test_keys_of_more_than_one_round_trip_come_in_their_order(store: FeatureStor
     store.write_to_online_store("users", user_rows(count, NOW).assign(event_timestamp=[NOW] * count))
     ids = list(range(count, 0, -1))
     assert users(store, ids, "users:orders")["orders"] == [user * 10 for user in ids]
+
+
+def test_keys_times_features_are_bounded(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookup, "LOOKUP_VALUES_MAX", 6)
+    features = ["users:orders", "users:spent"]
+    for users in ([], [1, 2, 3]):
+        answer = store.get_online_features(features, {"user_id": users}).to_dict()
+        assert answer["orders"] == [user * 10 for user in users]
+    with pytest.raises(TooLarge, match=r"4 entity rows x 2 features is more than 6 values; split"):
+        store.get_online_features(features, {"user_id": [1, 2, 3, 4]})
 
 
 def test_the_bytes_of_an_answer_are_bounded_and_small_features_of_large_rows_are_answered(store: FeatureStore) -> None:

@@ -40,3 +40,13 @@ def status(row: WrittenRow | None, feature: str, ttl: int, now: int) -> tuple[st
 def covered(points: range, intervals: list[tuple[int, int]]) -> set[int]:
     """Returns which of some points lie in any half-open interval."""
     return {point for point in points for start, end in intervals if start <= point < end}
+
+
+def may_stand(rows: list[WrittenRow]) -> list[WrittenRow]:
+    """Returns the rows of one key of which one has to stand after all were written, by many writers in any order.
+
+    It is one row unless pushes tie: then it is the last to arrive, which only the writers know.
+    """
+    newest = max((row.event, row.created is not None, row.created or 0) for row in rows)
+    tied = [row for row in rows if (row.event, row.created is not None, row.created or 0) == newest]
+    return [row for row in tied if row.is_pushed] or tied[-1:]

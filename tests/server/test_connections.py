@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from server import connections
 from server.connections import BoundedHttpProtocol
 from server.limits import HEAD_BYTES_MAX, URL_BYTES_MAX
 from server.metrics import Metrics
@@ -25,13 +26,21 @@ from tests.server.live import LiveServer
 class Hasty(BoundedHttpProtocol):
     head_seconds_max = 0.3
     connections_max = 3
+    stall_seconds_max = 0.3
+
+
+LARGE_BYTES = 20 * 1024 * 1024
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answers at once; at /slow never, at /half never the second half."""
+    """Answers at once; at /slow never, at /half never the second half, at /large with more than buffers hold."""
     assert scope["type"] == "http"
     if scope["path"] == "/slow":
         await asyncio.Event().wait()
+    if scope["path"] == "/large":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * LARGE_BYTES})
+        return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"o", "more_body": True})
     if scope["path"] == "/half":
@@ -159,6 +168,29 @@ def test_a_head_in_time_is_answered_however_long_the_answer_takes() -> None:
         # Were the connection cut, this would be the end of it.
         with pytest.raises(BlockingIOError):
             connection.recv(1)
+
+
+def test_an_answer_that_nobody_reads_is_given_up_and_others_are_answered_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "ANSWER_BYTES_PER_SECOND_MIN", LARGE_BYTES)
+    with running() as it, it.connect() as unread:
+        unread.sendall(get(b"/large"))
+        poll_until(lambda: it.server.server_state.connections)
+        with it.connect() as other:
+            other.sendall(get())
+            assert answer_on(other)[0] == 200
+        poll_until(lambda: not it.server.server_state.connections, what="the unread answer is given up")
+        assert not it.server.server_state.tasks
+        # What the kernel still had is not the whole of it.
+        assert len(answer_on(unread)[2]) < LARGE_BYTES
+
+
+def test_an_answer_that_is_read_comes_whole() -> None:
+    with running() as it, it.connect() as reader:
+        reader.sendall(get(b"/large"))
+        got = sum(iter(lambda: len(reader.recv(1024 * 1024)), 0))
+        assert got > LARGE_BYTES
 
 
 def test_connections_beyond_the_bound_are_refused_and_come_again_later() -> None:

@@ -88,6 +88,7 @@ def test_empty_lists_get_an_empty_answer(server: LiveServer) -> None:
             "10001",
         ),
         ({"entities": {"driver_id": [1]}, "features": ["a:b"] * (LOOKUP_FEATURES_MAX + 1)}, 413, "5001"),
+        ({"entities": {"driver_id": [1]}, "features": [f"a:b{n}" for n in range(LOOKUP_FEATURES_MAX)]}, 404, "'a'"),
         ([], 422, "body"),
     ],
 )
