@@ -30,7 +30,7 @@ test: setup ## the tests, long ones left out
 test-all: setup ## the tests, long ones too
 	$(bin)/python -m pytest
 
-feast-suite: setup ## Feast's own offline tests, with Feast's DuckDB store and with ours (needs access to github.com)
+feast-suite: setup ## Feast's own tests, offline and online, with Feast's stores and with ours (needs access to github.com)
 	$(bin)/python tools/feast_suite $(ARGS)
 
 bench: bench-offline bench-beside ## every benchmark, each beside its peers

@@ -2,7 +2,7 @@
 
 LarderError
 ├── InputError (ValueError)             the caller's request is wrong
-│   ├── UnknownObject (LookupError)     no such feature view, feature, service, push source
+│   ├── UnknownObject (KeyError)        no such feature view, feature, service, push source
 │   ├── MissingJoinKey (KeyError)       a join key or request field is not among the entity columns
 │   ├── UnequalLengths                  entity columns of different lengths
 │   ├── WrongType (TypeError)           a value or column does not fit its declared type
@@ -65,7 +65,7 @@ class InputError(LarderError, ValueError):
     """The caller's request is wrong; repeating it unchanged cannot succeed."""
 
 
-class UnknownObject(InputError, LookupError):
+class UnknownObject(InputError, KeyError):
     """A feature view, feature, feature service, entity or push source that is not registered."""
 
 

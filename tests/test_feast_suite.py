@@ -14,7 +14,7 @@ import pytest
 def modules(project_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     """The tool's modules, which import each other as scripts of one folder do."""
     monkeypatch.syspath_prepend(project_root / "tools" / "feast_suite")
-    names = ("preparation", "runs", "comparison")
+    names = ("preparation", "suites", "runs", "comparison")
     yield {name: importlib.import_module(name) for name in names}
     for name in names:
         del sys.modules[name]
@@ -66,7 +66,7 @@ def test_a_revision_that_is_not_there_is_named(modules: dict[str, ModuleType], c
 
 def test_results_are_read_by_the_name_that_both_runs_share(modules: dict[str, ModuleType], tmp_path: Path) -> None:
     def case(name: str, inside: str) -> str:
-        parameters = f"ParameterSet(values=(LOCAL:{name}:sqlite:python_fs:False,), marks=[], id=None)"
+        parameters = f"ParameterSet(values=(LOCAL:{name}:RedisCreator:python_fs:False,), marks=[], id=None)"
         return f'<testcase name="test_it[{parameters}-True]">{inside}</testcase>'
 
     results = tmp_path / "results.xml"
@@ -83,7 +83,7 @@ def test_ours_has_to_pass_what_feasts_passes(modules: dict[str, ModuleType]) -> 
     outcome, compare = modules["runs"].Outcome, modules["comparison"].compare
     passed, failed, skipped = outcome("passed"), outcome("failed", "why"), outcome("skipped", "no reason")
     feasts = {"both": passed, "ours": failed, "none": failed, "left": skipped}
-    good = compare(feasts, {"both": passed, "ours": passed, "none": failed, "left": skipped}, True)
+    good = compare(feasts, {"both": passed, "ours": passed, "none": failed, "left": skipped}, has_delta_extension=True)
     assert good.is_good
     assert (good.both, list(good.only_ours), list(good.neither), list(good.skipped)) == (
         ["both"],
@@ -92,10 +92,33 @@ def test_ours_has_to_pass_what_feasts_passes(modules: dict[str, ModuleType]) -> 
         ["left"],
     )
     for our_outcome in ({"both": failed}, {"both": skipped}, {}):
-        bad = compare({"both": passed, "other": passed}, {"other": passed, **our_outcome}, True)
+        bad = compare({"both": passed, "other": passed}, {"other": passed, **our_outcome}, has_delta_extension=True)
         assert not bad.is_good
         assert list(bad.only_feasts) == ["both"]
-    assert not compare({"none": failed}, {"none": failed}, True).is_good, "two runs in which all fails show nothing"
+    assert not compare({"none": failed}, {"none": failed}, has_delta_extension=True).is_good, (
+        "two runs in which all fails show nothing"
+    )
+
+
+def test_a_difference_on_purpose_is_named_and_must_still_be_one(modules: dict[str, ModuleType]) -> None:
+    outcome, compare = modules["runs"].Outcome, modules["comparison"].compare
+    passed, failed = outcome("passed"), outcome("failed", "E  got None")
+    intended = {"test_it": modules["suites"].Difference("ours is stricter", sign="got None")}
+    feasts = {"test_it[a]": passed, "test_that[a]": passed}
+
+    def compared(**ours: object) -> object:
+        return compare(
+            feasts, {f"{name}[a]": o for name, o in ours.items()}, has_delta_extension=True, intended=intended
+        )
+
+    good = compared(test_it=failed, test_that=passed)
+    assert good.is_good
+    assert good.intended == {"test_it[a]": "ours is stricter"}
+    assert "ours is stricter" in modules["comparison"].report(good)
+    assert not compared(test_it=failed, test_that=failed).is_good
+    assert not compared(test_it=outcome("failed", "crashed"), test_that=passed).is_good, "another failure"
+    assert not compared(test_it=passed, test_that=passed).is_good, "the entry is stale"
+    assert not compared(test_that=passed).is_good, "a test that did not run is no difference on purpose"
 
 
 def test_delta_is_judged_by_parquet_where_feasts_store_cannot_read_it(modules: dict[str, ModuleType]) -> None:

@@ -1,4 +1,4 @@
-"""One run of Feast's universal offline tests with one offline store, and what became of each test."""
+"""One run of Feast's universal tests with one store, and what became of each test."""
 
 import os
 import re
@@ -7,21 +7,13 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
-from preparation import FEAST_VERSION, ROOT, SuiteError
-
-FEASTS = "duckdb"
-OURS = "store.offline.DuckDBOfflineStore"
-PACKAGES = {FEASTS: [f"feast[delta]=={FEAST_VERSION}"], OURS: ["--editable", f"{ROOT}[delta]"]}
-"""What each store needs, by its `offline_store.type`."""
-
-FOLDER = "tests/integration/offline_store"
-LEFT_OUT = "tests/integration/offline_store/test_dqm_validation.py"
-"""Needs great-expectations below 1, which does not run beside today's pandas; Feast leaves it out for DuckDB too."""
+from preparation import SuiteError
+from suites import Suite
 
 RUN_SECONDS_MAX = 3600
 """A run takes two minutes; one that takes an hour hangs."""
 
-_PARAMETERS = re.compile(r"ParameterSet\(values=\(LOCAL:(\w+):sqlite:python_fs:False,\), marks=\[\], id=None\)")
+_PARAMETERS = re.compile(r"ParameterSet\(values=\(LOCAL:(\w+):\w+:python_fs:False,\), marks=\[\], id=None\)")
 
 
 @dataclass(frozen=True)
@@ -32,8 +24,8 @@ class Outcome:
     reason: str = ""
 
 
-def run_tests(python: Path, tests: Path, store: str, workers: str, selection: str) -> dict[str, Outcome]:
-    """Returns the outcome of every universal offline test by its name.
+def run_tests(suite: Suite, store: str, python: Path, tests: Path, options: list[str]) -> dict[str, Outcome]:
+    """Returns the outcome of every test of a suite by its name.
 
     Raises:
         SuiteError: the tests did not run at all.
@@ -43,14 +35,13 @@ def run_tests(python: Path, tests: Path, store: str, workers: str, selection: st
     plugin = Path(__file__).resolve().parent / "plugin"
     environment = os.environ | {
         "LARDER_FEAST_SUITE_STORE": store,
-        "FULL_REPO_CONFIGS_MODULE": "feast_suite_stores",
+        "FULL_REPO_CONFIGS_MODULE": suite.plugin,
         "FEAST_IS_LOCAL_TEST": "True",
         "PYTHONPATH": str(plugin),
     }
     command = [
-        str(python), "-m", "pytest", FOLDER, f"--ignore={LEFT_OUT}", "--integration", "-m", "universal_offline_stores",
-        "-k", selection, "-n", workers, "--dist", "loadgroup", "--quiet", "--tb=short", "--durations=0",
-        "-p", "no:cacheprovider", f"--junitxml={results}",
+        str(python), "-m", "pytest", *suite.arguments, *options, "--integration", "--dist", "loadgroup", "--quiet",
+        "--tb=short", "--durations=0", "-p", "no:cacheprovider", f"--junitxml={results}",
     ]  # fmt: skip
     log = tests.parent / f"{store}.log"
     print(f"feast-suite: running with {store} (log: {log})", flush=True)
