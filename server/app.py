@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from server.errors import answer, answer_to
 from server.guards import BodyGuard, HostGuard, QueryGuard, TokenGuard
+from server.limits import GC_THRESHOLDS
 from server.metrics import Metrics
 from server.observe import Observe
 from server.openapi import describe
@@ -53,13 +54,15 @@ def create_app(
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
-    app.state.larder = ServerState(store, metrics, Retrievals(store))
+    state = app.state.larder = ServerState(store, metrics, Retrievals(store))
+    store.on_round_trip(metrics.redis_round_trip.observe)
     for module in (online, historical, push, materialize, operations):
         app.include_router(module.router)
     app.add_exception_handler(LarderError, _refused)
     app.add_exception_handler(HTTPException, _http_refused)
     describe(app, has_tokens=settings.tokens is not None)
     # The last one added is the outermost.
+    app.add_middleware(online.LookupsFirst, state=state)
     app.add_middleware(BodyGuard)
     app.add_middleware(QueryGuard)
     app.add_middleware(TokenGuard, tokens=settings.tokens)
@@ -88,6 +91,8 @@ async def _lifespan(app: FastAPI, announce: Callable[[str], None]) -> AsyncItera
     # What was loaded so far lives as long as the process: the collector need not walk it during a lookup.
     gc.collect()
     gc.freeze()
+    # A lookup makes some hundred objects and leaves none: looking for cycles after each is time of the next one.
+    gc.set_threshold(*GC_THRESHOLDS)
     clock = state.store.clock
     announce("" if clock.is_system else f"on a clock that says {clock.now().isoformat(timespec='seconds')}")
     try:

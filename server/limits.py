@@ -88,6 +88,10 @@ BUSY_RETRY_SECONDS = 5
 UNAVAILABLE_RETRY_SECONDS = 1
 """What a client is told to wait when Redis or the registry is away: failover and reload take about a second."""
 
+GC_THRESHOLDS = (20_000, 20, 20)
+"""New objects before a collection, and collections of one age before the next older one. What is loaded at the start
+is frozen, so the oldest age is small."""
+
 GAUGE_SECONDS = 5.0
 """How often each worker renews the gauges that describe its state, so that a scrape of any worker is fresh."""
 

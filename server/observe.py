@@ -95,8 +95,8 @@ class Observe:
         path = scope["path"] if policy_for(scope["path"]) is not None else "other"
         path = "/docs-assets" if path.startswith("/docs-assets/") else path
         method = scope["method"] if scope["method"] in {"GET", "POST"} else "other"
-        self.metrics.requests.labels(path, method, status).inc()
-        self.metrics.latency.labels(path).observe(seconds)
+        self.metrics.requests_of(path, method, status).inc()
+        self.metrics.latency_of(path).observe(seconds)
         if self.has_access_log:
             self.log.info(
                 "request",

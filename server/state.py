@@ -34,6 +34,7 @@ class ServerState:
         readiness = await self.store.readiness()
         self.metrics.is_ready.set(readiness.is_ready)
         self.metrics.registry_age.set(readiness.registry_age_seconds)
+        self.metrics.is_registry_broken.set(readiness.registry_problem is not None)
 
     async def keep_gauges_fresh(self) -> None:
         """Renews the gauges for as long as the worker lives."""

@@ -8,7 +8,7 @@ import base64
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
@@ -71,6 +71,7 @@ def proto_from_plain(value: Any, type_name: str) -> Value:
     return message
 
 
+@cache
 def json_converter(type_name: str) -> Callable[[Any], Any] | None:
     """Returns the function that makes a non-null plain value of this type fit for JSON, None if all are."""
     if type_name in FLOATS:
@@ -129,6 +130,8 @@ def plain_from_request(column: Column, values: Sequence[Any]) -> list[Any]:
     accepts = _ACCEPTED.get(type_name)
     if element in _ACCEPTED:
         accepts = partial(_as_list, _ACCEPTED[element])
+    if set(map(type, values)) <= _EXACT.get(type_name, frozenset()):
+        return list(values)
     result: list[Any] = []
     for row, given in enumerate(values):
         value = plain_from_proto(given, type_name) if isinstance(given, Value) else given
@@ -207,6 +210,15 @@ _ACCEPTED: dict[str, Callable[[Any], Any]] = {
     "BYTES": _as_bytes,
     "UNIX_TIMESTAMP": _as_epoch_seconds,
 }
+
+
+_EXACT: dict[str, frozenset[type]] = {
+    name: frozenset({kind, type(None)})
+    for kind, accepts in ((int, _as_int), (str, _as_text), (bool, _as_bool))
+    for name, accepted in _ACCEPTED.items()
+    if accepted is accepts
+}
+"""Types whose values may be taken as they are, so that a column of nothing else needs no look at each."""
 
 
 def arrow_type(type_name: str) -> pa.DataType:

@@ -67,6 +67,12 @@ SCAN_COUNT = 1_000
 REDIS_TIMEOUT_SECONDS = 2.0
 """Deadline of one Redis round trip; a lookup that waited longer has missed its model's deadline anyway."""
 
+REDIS_LATE_GRACE_SECONDS = 0.05
+"""What a late reply gets on top: an event loop that was busy itself first reads what has come meanwhile."""
+
+REDIS_BATCHES_MAX = 4_096
+"""Batches that wait for replies on one connection: five for each connection that a server takes."""
+
 REDIS_CONNECT_TIMEOUT_SECONDS = 2.0
 """Deadline for a new connection, so that a black-holed host fails a request instead of hanging it."""
 

@@ -28,18 +28,20 @@ class LookupAnswer:
     Shapes: `values[i][r]`, `statuses[i][r]`, `event_timestamps[i][r]` belong to `feature_names[i]` and entity
     row r; `views[i]` is the view that column i belongs to, None for an entity column. Values are ready for JSON
     (bytes as base64, non-finite floats as strings, as Feast's server has it). `future_rows` counts rows read whose
-    event time lies after the request time.
+    event time lies after the request time; `view_rows` are views, each with the event times of its rows read.
+    Columns may share lists.
     Units: event timestamps are RFC 3339 in UTC, None where no row was found.
     """
 
     feature_names: list[str]
     values: list[list[Any]]
-    statuses: list[list[str]]
+    statuses: list[Sequence[str]]
     event_timestamps: list[list[str | None]]
     views: list[str | None]
     request_time: datetime
     view_versions: dict[str, int] = field(default_factory=dict)
     future_rows: int = 0
+    view_rows: Sequence[tuple[str, list[int]]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,10 @@ class StoreService:
         with contextlib.suppress(OnlineStoreError):
             # A Redis that is away now may be there at the first request; readiness says so meanwhile.
             await self._online.initialize(self._config)
+
+    def on_round_trip(self, tell: Callable[[float], None]) -> None:
+        """Has the seconds of each round trip to Redis told; called before `start`."""
+        self._online.on_round_trip = tell
 
     async def close(self) -> None:
         """Ends the renewal and closes the connections."""

@@ -27,7 +27,7 @@ from store.clock import Clock, clock_for
 from store.errors import UnequalLengths, WrongType
 from store.feast_noise import quieten
 from store.limits import PUSH_SECONDS_MAX
-from store.online.client import AsyncRedisSession, RedisSession
+from store.online.client import AsyncRedisSession, OnRoundTrip, RedisSession
 from store.online.connection import RedisTarget, settings_of
 from store.online.conversations import Knowledge
 from store.online.lookup import Lookup
@@ -79,6 +79,8 @@ class RedisOnlineStore(OnlineStore):
         self._lock = threading.Lock()
         self._plans = PlanCache()
         self._clock: Clock | None = None
+        self.on_round_trip: OnRoundTrip | None = None
+        """Is told the seconds of each round trip of asynchronous sessions; set before the first one."""
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:
@@ -241,7 +243,7 @@ class RedisOnlineStore(OnlineStore):
         session = self._async_sessions.get(loop)
         if session is None:
             target = await asyncio.to_thread(self._target, config)
-            session = self._async_sessions.setdefault(loop, AsyncRedisSession(target))
+            session = self._async_sessions.setdefault(loop, AsyncRedisSession(target, self.on_round_trip))
         return session
 
     def _target(self, config: RepoConfig) -> RedisTarget:
@@ -260,7 +262,8 @@ class RedisOnlineStore(OnlineStore):
 
     def knowledge(self, project: str) -> Knowledge:
         """Returns what this process has learnt from Redis of a project."""
-        return self._knowledge.setdefault(project, Knowledge(project, self._is_ordered))
+        known = self._knowledge.get(project)
+        return self._knowledge.setdefault(project, Knowledge(project, self._is_ordered)) if known is None else known
 
 
 def target_of(config: RepoConfig) -> RedisTarget:

@@ -37,6 +37,7 @@ from store.online.lost_connections import (
     AsyncUnixConnection,
     lose_connections_of,
 )
+from store.online.multiplexed import Multiplexed
 from store.online.targets import EMBEDDED, SSL_PATHS, RedisTarget, parse_target
 
 __all__ = ["REDIS_ERRORS", "RedisTarget", "connect", "connect_async", "parse_target", "settings_of", "translate"]
@@ -169,11 +170,20 @@ def connect_async(target: RedisTarget) -> Any:
     return redis.asyncio.Redis.from_pool(redis.asyncio.BlockingConnectionPool(**pool_options))
 
 
+def multiplexed(client: Any, target: RedisTarget) -> Multiplexed:
+    """Returns a shared connection to the one Redis of an asynchronous client, connecting as that client does."""
+    seconds = target.options.get("socket_timeout", REDIS_TIMEOUT_SECONDS)
+    return Multiplexed(client.connection_pool.make_connection, seconds, _backoff(), RETRIES_MAX)
+
+
+def _backoff() -> ExponentialWithJitterBackoff:
+    return ExponentialWithJitterBackoff(base=RETRY_BASE_SECONDS, cap=RETRY_CAP_SECONDS)
+
+
 def _retry(kind: type[Any]) -> Any:
     """Returns the retry policy of either kind: connections refused or lost, never an answer that came too late."""
-    backoff = ExponentialWithJitterBackoff(base=RETRY_BASE_SECONDS, cap=RETRY_CAP_SECONDS)
     errors = (exceptions.ConnectionError, ConnectionRefusedError, ConnectionResetError)
-    return kind(backoff, RETRIES_MAX, supported_errors=errors)
+    return kind(_backoff(), RETRIES_MAX, supported_errors=errors)
 
 
 def _options(target: RedisTarget) -> dict[str, Any]:

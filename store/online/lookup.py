@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from store.errors import (
     shown,
 )
 from store.feast_values import plain_from_python, plain_from_request, python_from_plain
-from store.kernel.codec import RowTimes, decode_header
+from store.kernel.codec import SCHEMA_TAG, RowTimes, decode_header
 from store.kernel.definitions import Column
 from store.kernel.values import ABSENT
 from store.limits import LOOKUP_BATCH_KEYS, LOOKUP_KEYS_MAX, LOOKUP_STORED_BYTES_MAX, LOOKUP_VALUES_MAX
@@ -32,12 +33,12 @@ class AnswerColumn:
     """One column of an answer, one entry per entity row.
 
     Shapes: `values` are plain values, None unless the status is PRESENT; `event_times` are None where no row
-    was found, and for entity columns and computed features.
+    was found, and for entity columns and computed features. Columns share lists of statuses and times that are equal.
     """
 
     values: list[Any]
-    statuses: list[str]
-    event_times: list[RowTimes | None]
+    statuses: Sequence[str]
+    event_times: Sequence[RowTimes | None]
 
 
 class Lookup:
@@ -45,6 +46,7 @@ class Lookup:
 
     Attributes:
         future_rows: rows read whose event time lies after the request time; counted by `answer`.
+        view_rows: views, each with the event times of the rows that were read; filled by `answer`.
     """
 
     def __init__(self, plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> None:
@@ -59,6 +61,7 @@ class Lookup:
         self._reads, self._requests = _requests(plan, self.entities, self.row_count)
         self._rows: list[list[bytes | None]] = []
         self.future_rows = 0
+        self.view_rows: list[tuple[str, list[int]]] = []
 
     def converse(self, knowledge: Knowledge) -> Conversation[None]:
         """Reads the stored rows, and the layouts that are not yet known."""
@@ -69,8 +72,9 @@ class Lookup:
             stored_bytes += sum(len(row) for found in rows for row in found if row is not None)
             _refuse_beyond(stored_bytes, "read")
             self._rows += rows
-        tags = {decode_header(row).schema_tag for rows in self._rows for row in rows if row is not None}
-        yield from load_layouts(knowledge, sorted(tags))
+        tags = {row[SCHEMA_TAG]: row for rows in self._rows for row in rows if row is not None}
+        unknown = [row for tag, row in tags.items() if int.from_bytes(tag, "big") not in knowledge.layouts]
+        yield from load_layouts(knowledge, sorted(decode_header(row).schema_tag for row in unknown))
 
     def answer(self, knowledge: Knowledge, now_us: int) -> list[AnswerColumn]:
         """Returns one column per column of the plan.
@@ -90,12 +94,10 @@ class Lookup:
                     row_of[i] = row = read_row(read, self._rows[i][position], knowledge, now_us) or missing
                     self.future_rows += row.times is not None and row.times.event_us > now_us
             found = [row_of[i] for i in request_of_row]
+            self.view_rows.append((read.name, [row.times.event_us for row in row_of.values() if row.times is not None]))
             answer_bytes += self._bytes_of(request_of_row, position, found)
             _refuse_beyond(answer_bytes, "answered")
-            for n, slot in enumerate(read.slots):
-                columns[slot] = AnswerColumn(
-                    [row.values[n] for row in found], [row.statuses[n] for row in found], [row.times for row in found]
-                )
+            _fill(columns, read, found)
         for computed in self.plan.on_demand:
             self._compute(computed, columns)
         return [column for column in columns if column is not None]
@@ -127,6 +129,25 @@ class Lookup:
             columns[place] = AnswerColumn(values, statuses, [None] * self.row_count)
 
 
+def _fill(columns: list[AnswerColumn | None], read: ViewRead, found: "list[Row]") -> None:
+    """Turns the rows of one view into its columns."""
+    if not found:
+        for slot in read.slots:
+            columns[slot] = AnswerColumn([], [], [])
+        return
+    times = [row.times for row in found]
+    first = found[0].statuses
+    values = zip(*[row.values for row in found], strict=True)
+    if all(row.statuses is first for row in found):
+        shared = {status: [status] * len(found) for status in set(first)}
+        for slot, column, status in zip(read.slots, values, first, strict=True):
+            columns[slot] = AnswerColumn(list(column), shared[status], times)
+        return
+    statuses = zip(*[row.statuses for row in found], strict=True)
+    for slot, column, told in zip(read.slots, values, statuses, strict=True):
+        columns[slot] = AnswerColumn(list(column), told, times)
+
+
 def _python_from_stored(read: OnDemandRead, name: str, value: Any, type_name: str) -> Any:
     try:
         return python_from_plain(value, type_name)
@@ -154,9 +175,15 @@ class Row:
     times: RowTimes | None
 
 
+@cache
+def _all(status: str, count: int) -> tuple[str, ...]:
+    """Returns one status for all features of a row: always the same object, by which equal rows are known."""
+    return (status,) * count
+
+
 def _missing_row(read: ViewRead) -> Row:
     count = len(read.wanted)
-    return Row((None,) * count, (NOT_FOUND,) * count, None)
+    return Row((None,) * count, _all(NOT_FOUND, count), None)
 
 
 def read_row(read: ViewRead, row: bytes | None, knowledge: Knowledge, now_us: int) -> Row | None:
@@ -168,7 +195,13 @@ def read_row(read: ViewRead, row: bytes | None, knowledge: Knowledge, now_us: in
         values = read.decoder(header.schema_tag, knowledge.layouts).decode(row, header.body_start)
     except StoredRowError as error:
         raise StoredRowError(f"feature view {read.name!r}: {error}") from error
-    if read.ttl_us and header.times.event_us < now_us - read.ttl_us:
+    is_outside = read.ttl_us and header.times.event_us < now_us - read.ttl_us
+    if type(values) is tuple:
+        count = len(values)
+        if is_outside:
+            return Row((None,) * count, _all(OUTSIDE_MAX_AGE, count), header.times)
+        return Row(values, _all(PRESENT, count), header.times)
+    if is_outside:
         statuses = [NOT_FOUND if v is ABSENT else OUTSIDE_MAX_AGE for v in values]
         return Row((None,) * len(values), statuses, header.times)
     statuses = [NOT_FOUND if v is ABSENT else NULL_VALUE if v is None else PRESENT for v in values]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 from feast.online_response import OnlineResponse
@@ -13,6 +14,7 @@ from store.clock import from_us, is_sayable
 from store.feast_values import json_converter, proto_from_plain
 from store.kernel.codec import RowTimes
 from store.kernel.definitions import Column
+from store.kernel.values import FLOATS
 from store.online.lookup import NULL_VALUE, PRESENT, AnswerColumn, Lookup
 from store.online.plan import OnlinePlan
 from store.requests import LookupAnswer
@@ -70,17 +72,16 @@ def lookup_answer(lookup: Lookup, columns: Sequence[AnswerColumn], request_time:
     """Returns the columns of a lookup as values ready for JSON."""
     plan, entities = lookup.plan, lookup.entities
     names, values, statuses, event_timestamps = [], [], [], []
-    stamps: dict[RowTimes | None, str | None] = {None: None}
+    # Columns of one view share their times, and so what is said of them.
+    said: dict[int, list[str | None]] = {}
     for name, column, answer in answered(plan, entities, columns):
-        convert = json_converter(column.type_name)
         names.append(name)
-        values.append(answer.values if convert is None else [None if v is None else convert(v) for v in answer.values])
+        values.append(_json_values(column.type_name, answer.values))
         statuses.append(answer.statuses)
-        for times in answer.event_times:
-            if times not in stamps:
-                assert times is not None
-                stamps[times] = rfc3339(times)
-        event_timestamps.append([stamps[times] for times in answer.event_times])
+        times = answer.event_times
+        if id(times) not in said:
+            said[id(times)] = [None if each is None else rfc3339(each) for each in times]
+        event_timestamps.append(said[id(times)])
     views = [None] * len(plan.entity_columns) + [plan.view_names[place] for place in plan.outputs]
     return LookupAnswer(
         feature_names=names,
@@ -91,7 +92,18 @@ def lookup_answer(lookup: Lookup, columns: Sequence[AnswerColumn], request_time:
         request_time=request_time,
         view_versions=view_versions(plan),
         future_rows=lookup.future_rows,
+        view_rows=lookup.view_rows,
     )
+
+
+def _json_values(type_name: str, values: list[Any]) -> list[Any]:
+    """Returns plain values fit for JSON; a column of finite floats is told by its sum and stays as it is."""
+    convert = json_converter(type_name)
+    if convert is None:
+        return values
+    if type_name in FLOATS and None not in values and isfinite(sum(values)):
+        return values
+    return [None if value is None else convert(value) for value in values]
 
 
 def rfc3339(times: RowTimes) -> str | None:
@@ -105,9 +117,7 @@ def rfc3339(times: RowTimes) -> str | None:
     if not is_sayable(times.event_us):
         return None
     instant = from_us(times.event_us)
-    nanos = instant.microsecond * 1_000 + times.event_ns
-    digits = f"{nanos:09d}" if nanos else ""
-    while digits.endswith("000"):
-        digits = digits[:-3]
-    whole = instant.strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
-    return f"{whole}{'.' if digits else ''}{digits}Z"
+    if not times.event_ns:
+        text = instant.isoformat()[:-6]
+        return f"{text[:-3]}Z" if instant.microsecond and not instant.microsecond % 1_000 else f"{text}Z"
+    return f"{instant.isoformat(timespec='microseconds')[:-6]}{times.event_ns:03d}Z"

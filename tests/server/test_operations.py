@@ -55,6 +55,11 @@ def test_lookups_are_counted_by_keys_and_by_statuses_of_each_view(server: LiveSe
     labels = ("method=POST", "path=/get-online-features", "status=200")
     assert grown("larder_requests_total", *labels) == 1
     assert grown("larder_request_seconds_count", "path=/get-online-features") == 1
+    # Two rows were read; one is an hour old and one three days.
+    assert grown("larder_lookup_row_age_seconds_count", "view=driver_stats") == 2
+    assert grown("larder_lookup_row_age_seconds_bucket", "le=21600.0", "view=driver_stats") == 1
+    assert grown("larder_redis_round_trip_seconds_count") >= 1
+    assert after["larder_registry_broken",] == 0
     assert after["larder_ready",] == 1
     assert after["larder_registry_age_seconds",] < 60
 

@@ -165,7 +165,12 @@ def test_two_workers_serve_one_port_and_count_together(applied: Path, tmp_path: 
             thread.join()
         for _ in range(4):
             # Whichever worker answers, it answers for both.
-            assert samples(live)["larder_lookup_keys_total",] - before == 100
+            found = samples(live)
+            assert found["larder_lookup_keys_total",] - before == 100
+            status = ("larder_requests_total", "method=POST", "path=/get-online-features", "status=200")
+            assert found[status] == found["larder_request_seconds_count", "path=/get-online-features"] >= 100
+            assert found["larder_lookup_values_total", "status=NOT_FOUND", "view=driver_stats"] >= 100
+            assert found["larder_redis_round_trip_seconds_count",] >= 100
         victim = children.pop()
         os.kill(victim, signal.SIGKILL)
         poll_until(lambda: not psutil.pid_exists(victim) and len(_workers(live)) == 2, what="the worker is replaced")
