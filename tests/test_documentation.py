@@ -89,7 +89,7 @@ def test_files_that_are_named_exist(project_root: Path, document: str) -> None:
 
 def test_names_in_architecture_exist(project_root: Path) -> None:
     text = (project_root / "ARCHITECTURE.md").read_text()
-    code = sources(project_root, "store", "server", "feature_repo") + " feature_repo"
+    code = sources(project_root, "store", "server", "feature_repo", "tools") + " feature_repo"
     for name in re.findall(r"`(?:\w+\.)?([A-Za-z_]{5,})`", text):
         if "_" in name or name != name.lower():
             assert name in code, name
