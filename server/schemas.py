@@ -81,11 +81,11 @@ class MaterializeIncrementalBody(msgspec.Struct, forbid_unknown_fields=True):
     version: str | None = None
 
 
-class ViewVersion(msgspec.Struct):
-    """The version of a feature view that an answer was read from."""
+class ViewVersion(msgspec.Struct, omit_defaults=True):
+    """The version of a feature view that an answer was read from; 0, for none, is left out, as in protobuf's JSON."""
 
     name: str
-    version: int
+    version: int = 0
 
 
 class LookupMetadata(msgspec.Struct, omit_defaults=True):

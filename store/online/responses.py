@@ -24,10 +24,11 @@ Answered = tuple[str, Column, AnswerColumn]
 
 
 def answered(plan: OnlinePlan, entities: Mapping[str, list[Any]], columns: Sequence[AnswerColumn]) -> list[Answered]:
-    """Returns the columns of the answer: join keys as given, then the features asked for, each with its name."""
+    """Returns the columns of the answer: join keys as and in the order given, then the features asked for."""
     result: list[Answered] = []
-    for name, column in plan.entity_columns.items():
-        values = entities[name]
+    for name, values in entities.items():
+        if (column := plan.entity_columns.get(name)) is None:
+            continue
         statuses = [NULL_VALUE if value is None else PRESENT for value in values]
         result.append((name, column, AnswerColumn(values, statuses, [None] * len(values))))
     result += [(plan.names[place], plan.columns[place], columns[place]) for place in plan.outputs]
