@@ -79,6 +79,21 @@ def compact(
 
 
 @app.command()
+def materialize(
+    views: Annotated[list[str] | None, typer.Argument(help="Feature views; all by default.")] = None,
+    start: Annotated[str | None, typer.Option(help="From when on, in ISO 8601; where the last run ended.")] = None,
+    end: Annotated[str | None, typer.Option(help="Until when, exclusive; now by default.")] = None,
+    repo: Repo = Path("feature_repo"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written.")] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Say it in JSON.")] = False,
+) -> None:
+    """Materialize as `feast materialize` and `materialize-incremental` do, or say what that would be."""
+    from cli.materialize import run
+
+    raise typer.Exit(run(repo, views or [], start=start, end=end, is_dry_run=dry_run, is_json=is_json))
+
+
+@app.command()
 def explain(
     view: Annotated[str, typer.Argument(help="The feature view.")],
     key: Annotated[str, typer.Argument(help="The entity key: column=value[,column=value].")] = "",

@@ -7,7 +7,7 @@ another store, they go through Feast's own interfaces.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,9 +25,9 @@ from pydantic import StrictStr
 from store.arrow_rows import CREATED_US, EVENT_US, TIME_COLUMNS, with_time_columns
 from store.clock import clock_for, from_us, to_us
 from store.definitions_from_feast import batch_source_of, refuse_unsupported, ttl_us, view_definition
-from store.errors import DefinitionError
+from store.errors import ConfigError, DefinitionError
 from store.kernel.codec import RowLayout
-from store.kernel.coverage import BEGINNING_US, Interval, Run, ViewState, plan_run, without_start
+from store.kernel.coverage import BEGINNING_US, Coverage, Interval, Run, ViewState, plan_run, without_start
 from store.kernel.definitions import ViewDefinition
 from store.kernel.keys import row_field
 from store.kernel.newest_rows import LateRows
@@ -49,6 +49,20 @@ from store.online.views import carry_pushed, drop_generations, lease
 from store.packed_columns import packed_rows
 
 AnyView = BatchFeatureView | StreamFeatureView | FeatureView
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMaterialization:
+    """What a materialization of one view would do.
+
+    `intervals` are the event times to read, of which rows that became known late may come besides; `row_count` is how
+    many keys it would write a row of. A rebuild fills a new generation with them, which then takes over.
+    """
+
+    view: str
+    is_rebuild: bool
+    intervals: Coverage
+    row_count: int
 
 
 class DuckDBComputeEngineConfig(FeastConfigBaseModel):
@@ -106,17 +120,45 @@ class DuckDBComputeEngine(ComputeEngine):
             return Interval(BEGINNING_US, now_us)
         return Interval(to_us(task.start_time), min(to_us(task.end_time), now_us))
 
+    def planned(self, task: MaterializationTask) -> PlannedMaterialization:
+        """Returns what materializing one view over [start, end) would read and write; nothing is changed.
+
+        Raises:
+            ConfigError: the online store is not Larder's, so nothing is known of what it holds.
+            DefinitionError, SourceError, OnlineStoreError: as their names say.
+        """
+        refuse_unsupported(task.feature_view)
+        online = self.online_store
+        if not isinstance(online, RedisOnlineStore):
+            raise ConfigError(
+                f"online_store type {self.repo_config.online_store.type!r} does not tell what it holds; a dry run "
+                "needs store.online.RedisOnlineStore"
+            )
+        definition = self._definition(task)
+        known, run = self._known_and_run(online, task, definition, self._requested(task))
+        with closing(self._latest(task, run.intervals, _late_rows(known.state, run))) as latest:
+            return PlannedMaterialization(definition.name, run.is_rebuild, run.intervals, latest.total)
+
+    def _definition(self, task: MaterializationTask) -> ViewDefinition:
+        is_versioned = self.repo_config.registry.enable_online_feature_view_versioning
+        return view_definition(task.project, task.feature_view, is_versioned=is_versioned)
+
+    def _known_and_run(
+        self, online: RedisOnlineStore, task: MaterializationTask, definition: ViewDefinition, requested: Interval
+    ) -> tuple[KnownState, Run]:
+        """Returns what Redis holds of a view, and what has to be done to it."""
+        known = online.session(self.repo_config).hold(read_state(task.project, definition.name))
+        registered = _registered(task.feature_view)
+        run = plan_run(known.state, definition.fingerprint, requested, registered, ttl_us=definition.ttl_us)
+        return known, run
+
     def _materialize_to_redis(self, online: RedisOnlineStore, task: MaterializationTask, requested: Interval) -> None:
         config = self.repo_config
-        is_versioned = config.registry.enable_online_feature_view_versioning
-        definition = view_definition(task.project, task.feature_view, is_versioned=is_versioned)
+        definition = self._definition(task)
         session = online.session(config)
         began_us = clock_for(repo_path_of(config)).now_us()
         with lease(session, task.project, definition.name):
-            known = session.hold(read_state(task.project, definition.name))
-            run = plan_run(
-                known.state, definition.fingerprint, requested, _registered(task.feature_view), ttl_us=definition.ttl_us
-            )
+            known, run = self._known_and_run(online, task, definition, requested)
             filling = _Filling(session, definition, online, config.online_store.key_ttl_seconds, known)
             filling.begin(run)
             latest = self._latest(task, run.intervals, _late_rows(known.state, run))
@@ -231,7 +273,7 @@ class _Filling:
             self.definition.fingerprint,
             run.coverage_after,
             cleaned_below=before.cleaned_below,
-            known_us=known_us,
+            known_us=known_us if run.reaches_end else before.known_us,
         )
         self._replace(covered)
         self._clean(self.generation)

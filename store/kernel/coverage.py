@@ -61,7 +61,8 @@ class ViewState:
 
     `generation` 1 without a fingerprint is what a view has that nobody has materialized yet.
     `building` is 0 where no new generation is under way. Rows of generations before `cleaned_below` are gone.
-    `known_us` is the clock's instant at which the last run that ended well began; None where none is known to have.
+    `known_us` is the clock's instant at which the last run began that ended well and read up to the end of what is
+    covered; None where none is known to have.
     """
 
     generation: int = 1
@@ -79,6 +80,11 @@ class Run:
     is_rebuild: bool
     intervals: Coverage
     coverage_after: Coverage
+
+    @property
+    def reaches_end(self) -> bool:
+        """Whether it reads up to the end of all that is covered then, so that it sees what became known before it."""
+        return bool(self.intervals) and self.intervals[-1].end_us == self.coverage_after[-1].end_us
 
 
 def plan_run(

@@ -1,6 +1,6 @@
 """Rows of a source by interval: the newest per key, for the engine and for Feast, and all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -32,6 +32,11 @@ class LatestRows:
 
     total: int
     batches: Iterator[pa.RecordBatch]
+
+    def close(self) -> None:
+        """Ends the search without taking the rows that are left."""
+        if isinstance(self.batches, Generator):
+            self.batches.close()
 
 
 def latest_rows(
