@@ -30,7 +30,7 @@ _NEVER_US = int(np.iinfo(np.int64).max)
 class SourceChunk:
     """Rows of a source, in any order, as arrays of one length.
 
-    `codes` are the codes of their keys, each one that an entity row has, `event` their event times (no nulls),
+    `codes` are the codes of their keys, whether or not an entity row has them, `event` their event times (no nulls),
     `created` their created times (`NO_TIME_US` for a null), None where they play no part; `positions` grow in source
     order.
     """

@@ -85,7 +85,7 @@ def add_rows(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - calls with arr
     """Takes source rows into account.
 
     Args:
-        codes: of the source rows.
+        codes: of the source rows; those of a code that no entity row has answer nothing.
         visible: from when on each can be seen, inclusive.
         rows: what ranks them: event time, created time if it plays a part, and position.
         starts: where the entity rows of each code start.
@@ -106,6 +106,9 @@ def add_rows(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - calls with arr
         next_us, next_ns = times_by_time[reached, 0], times_by_time[reached, ns]
     for row in range(len(codes)):
         target = code = codes[row]
+        if code < 0 or code >= code_count:
+            # No entity row can have it; compiled code does not check where it reads.
+            continue
         us, left = visible[row, 0], visible[row, ns]
         if _is_before(us, left, front_us, front_ns):
             # Entity rows that can see it have been passed, so it goes to the first of them itself, which is searched

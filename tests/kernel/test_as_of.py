@@ -61,10 +61,7 @@ def test_every_row_is_answered_by_the_newest_row_that_it_can_see(
     codes = np.array([code for code, _ in asked], dtype=np.int64)
     asked_rows = AskedRows.of(codes, instants([moment for _, moment in asked], has_ns))
     found = AsOfSearch(asked_rows, has_created=has_created, has_cutoff=is_cut)
-    asked_codes = set(codes.tolist())
     for piece in pieces:
-        # The scan joins with the asked keys, so no other ones come.
-        piece = [row for row in piece if row.code in asked_codes]  # noqa: PLW2901 - what is left of it
         found.add(
             SourceChunk(
                 np.array([row.code for row in piece], dtype=np.int64),
@@ -87,3 +84,12 @@ def test_ties_among_many_rows_of_one_instant_go_to_the_last_position() -> None:
     search.add(SourceChunk(codes, Instants(np.full(count, 5)), None, np.arange(count, dtype=np.int64)))
     expected = [max(place for place in range(count) if place % 7 == code) for code in range(7)]
     assert search.matches().positions.tolist() == expected
+
+
+def test_rows_of_keys_that_nothing_asks_for_answer_nothing() -> None:
+    # A key whose entity rows have no time is scanned for all the same.
+    search = AsOfSearch(AskedRows.of(np.array([0, NO_ROW]), Instants(np.array([5, 5]))), has_created=False)
+    count = 100_000
+    codes = np.arange(count, dtype=np.int64) - count // 2
+    search.add(SourceChunk(codes, Instants(np.full(count, 5)), None, np.arange(count, dtype=np.int64)))
+    assert search.matches().positions.tolist() == [count // 2, NO_ROW]
