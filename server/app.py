@@ -7,7 +7,7 @@ import gc
 import sys
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -25,6 +25,8 @@ from server.state import ServerState
 from store.errors import LarderError
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
     from store.service import StoreService
 
 
@@ -32,7 +34,7 @@ def create_app(
     settings: ServerSettings,
     open_store: "Callable[[], StoreService] | None" = None,
     announce: Callable[[str], None] = lambda _: None,
-) -> FastAPI:
+) -> "Application":
     """Returns the application for one worker.
 
     Args:
@@ -45,7 +47,7 @@ def create_app(
     """
     metrics = Metrics(has_other_workers=settings.workers > 1)
     store = open_store() if open_store is not None else _open(settings)
-    app = FastAPI(
+    api = FastAPI(
         title="Larder",
         version=version("larder"),
         lifespan=functools.partial(_lifespan, announce=announce),
@@ -54,21 +56,48 @@ def create_app(
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
-    state = app.state.larder = ServerState(store, metrics, Retrievals(store))
-    store.on_round_trip(metrics.redis_round_trip.observe)
+    state = api.state.larder = ServerState(store, metrics, Retrievals(store))
+    store.on_round_trip(metrics.count_round_trip)
     for module in (online, historical, push, materialize, operations):
-        app.include_router(module.router)
-    app.add_exception_handler(LarderError, _refused)
-    app.add_exception_handler(HTTPException, _http_refused)
-    describe(app, has_tokens=settings.tokens is not None)
-    # The last one added is the outermost.
-    app.add_middleware(online.LookupsFirst, state=state)
-    app.add_middleware(BodyGuard)
-    app.add_middleware(QueryGuard)
-    app.add_middleware(TokenGuard, tokens=settings.tokens)
-    app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
-    app.add_middleware(Observe, metrics=metrics, has_access_log=settings.has_access_log)
-    return app
+        api.include_router(module.router)
+    api.add_exception_handler(LarderError, _refused)
+    api.add_exception_handler(HTTPException, _http_refused)
+    describe(api, has_tokens=settings.tokens is not None)
+    lookups: ASGIApp = online.Lookups(state)
+    for guard, options in _guards(settings, metrics):
+        api.add_middleware(guard, **options)
+        lookups = guard(lookups, **options)
+    return Application(api, lookups)
+
+
+class Application:
+    """The server's application: FastAPI's, and lookups in front of it, both behind guards of the same kinds.
+
+    FastAPI's own layers and its routing take as long as a whole lookup.
+
+    Attributes:
+        api: FastAPI's application, with the lookups' route among the others.
+    """
+
+    def __init__(self, api: FastAPI, lookups: "ASGIApp") -> None:
+        self.api = api
+        self._lookups = lookups
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Answers a request."""
+        is_lookup = scope["type"] == "http" and scope["path"] == online.PATH and scope["method"] == "POST"
+        await (self._lookups if is_lookup else self.api)(scope, receive, send)
+
+
+def _guards(settings: ServerSettings, metrics: Metrics) -> list[tuple[Any, dict[str, Any]]]:
+    """Returns the layers around the handlers, the innermost first."""
+    return [
+        (BodyGuard, {}),
+        (QueryGuard, {}),
+        (TokenGuard, {"tokens": settings.tokens}),
+        (HostGuard, {"allowed": settings.allowed_hosts}),
+        (Observe, {"metrics": metrics, "has_access_log": settings.has_access_log}),
+    ]
 
 
 def _open(settings: ServerSettings) -> "StoreService":

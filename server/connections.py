@@ -1,11 +1,14 @@
 """Connections with bounds that uvicorn does not have: on heads, their time, unread answers, and how many there are."""
 
 import asyncio
+import functools
 from typing import Any
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from server.guards import BODY_IS_WHOLE
+from server.joined_writes import JoinedWrites
 from server.limits import (
     ANSWER_BYTES_PER_SECOND_MIN,
     ANSWER_STALL_SECONDS,
@@ -16,6 +19,10 @@ from server.limits import (
     REFUSED_LINGER_SECONDS,
     URL_BYTES_MAX,
 )
+
+
+def _is_whole(cycle: RequestResponseCycle) -> bool:
+    return not cycle.more_body
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -42,7 +49,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes a connection, unless there are as many as one worker keeps."""
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > self.connections_max:
             detail = f"{self.connections_max} connections are open, which is all that one worker keeps; try again"
             self._refuse(503, detail, f"retry-after: {BUSY_RETRY_SECONDS}\r\n")
@@ -102,6 +109,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_in_head, self._head_bytes = False, 0
         self._stop_timer()
         super().on_headers_complete()
+        extensions: Any = {BODY_IS_WHOLE: functools.partial(_is_whole, self.cycle)}
+        self.scope["extensions"] = extensions
 
     def on_body(self, body: bytes) -> None:
         """Takes bytes of a body."""

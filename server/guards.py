@@ -6,6 +6,8 @@ In the order in which a request meets them: host, token, path, query, content ty
 import asyncio
 import re
 from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _HOST = re.compile(r"(?P<name>\[[^\[\]]*\]|[^:\[\]]*)(:\d*)?")
+_HEADERS_KEPT_MAX = 256
+"""Headers whose meaning is kept, as clients send the same ones again and again."""
+
 _REALM = 'Bearer realm="larder"'
 
 
@@ -111,6 +116,14 @@ class QueryGuard:
         await self.app(scope, receive, send)
 
 
+BODY_IS_WHOLE = "larder.body_is_whole"
+"""The ASGI extension that tells whether a request's body has come; a server in front may not have it."""
+
+
+def _is_unknown() -> bool:
+    return False
+
+
 class BodyGuard:
     """Refuses a body of a kind or size that its path does not take, also one that hides its size.
 
@@ -148,7 +161,8 @@ class BodyGuard:
             # The body is not read, so the connection cannot carry another request.
             await refuse(scope, receive, send, 413, detail, {"Connection": "close"})
             return
-        body = _CountedBody(receive, scope["path"], bytes_max, self.seconds_max, self.held_bytes)
+        is_whole = scope.get("extensions", {}).get(BODY_IS_WHOLE, _is_unknown)
+        body = _CountedBody(receive, scope["path"], bytes_max, self.seconds_max, self.held_bytes, is_whole)
         try:
             await self.app(scope, body.receive, send)
         finally:
@@ -159,7 +173,13 @@ class _CountedBody:
     """A body as it is read: an error when it passes its bound, takes too long, or finds the worker's memory taken."""
 
     def __init__(
-        self, receive: "Receive", path: str, bytes_max: int, seconds_max: float, held_bytes: Counter[str]
+        self,
+        receive: "Receive",
+        path: str,
+        bytes_max: int,
+        seconds_max: float,
+        held_bytes: Counter[str],
+        has_come: Callable[[], bool],
     ) -> None:
         self._receive = receive
         self._path = path
@@ -167,6 +187,7 @@ class _CountedBody:
         self._seconds_max = seconds_max
         self._deadline = asyncio.get_running_loop().time() + seconds_max
         self._held_bytes = held_bytes
+        self._has_come = has_come
         self._is_whole = False
         self.received = 0
 
@@ -174,18 +195,22 @@ class _CountedBody:
         if self._is_whole:
             # What follows a whole body is only the news that the client has gone, which may take its time.
             return await self._receive()
+        # What has come needs no timer, which would take a good part of a lookup's time.
+        message = await (self._receive() if self._has_come() else self._in_time())
+        self._count(len(message.get("body", b"")))
+        self._is_whole = not message.get("more_body", False)
+        return message
+
+    async def _in_time(self) -> "Message":
         try:
             async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
+                return await self._receive()
         except TimeoutError as error:
             detail = (
                 f"body of {self._path}: not whole after {self._seconds_max:g} seconds ({self.received} bytes came); "
                 "send it faster"
             )
             raise HTTPException(408, detail, {"Connection": "close"}) from error
-        self._count(len(message.get("body", b"")))
-        self._is_whole = not message.get("more_body", False)
-        return message
 
     def _count(self, size: int) -> None:
         self.received += size
@@ -205,9 +230,13 @@ def _too_large(path: str, size: str, bytes_max: int) -> str:
 
 
 def _content_type(scope: "Scope") -> str:
-    """Returns the media type in lower case; with a character set other than UTF-8 it stays as it was sent."""
     values = headers_named(scope, b"content-type")
-    sent = values[0].decode("latin-1") if len(values) == 1 else ""
+    return _media_type(values[0].decode("latin-1")) if len(values) == 1 else ""
+
+
+@lru_cache(maxsize=_HEADERS_KEPT_MAX)
+def _media_type(sent: str) -> str:
+    """Returns the media type in lower case; with a character set other than UTF-8 it stays as it was sent."""
     media_type, _, parameters = sent.partition(";")
     _, has_charset, charset = parameters.lower().partition("charset=")
     if has_charset and charset.split(";")[0].strip(' "') not in {"utf-8", "utf8"}:
@@ -227,6 +256,7 @@ def _bearer(scope: "Scope") -> bytes:
     return token.strip() if scheme.lower() == b"bearer" else b""
 
 
+@lru_cache(maxsize=_HEADERS_KEPT_MAX)
 def _without_port(host: str) -> str:
     """Returns a Host header's name in lower case, without port and without the dot of a rooted name."""
     found = _HOST.fullmatch(host.strip().lower())

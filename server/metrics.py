@@ -4,21 +4,21 @@ With several workers `PROMETHEUS_MULTIPROC_DIR` is set before this module is imp
 it once), every worker keeps its values in files there, and a scrape of any worker adds up all of them.
 """
 
+import asyncio
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import Counter as Counts
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from store.clock import to_us
 from store.requests import LookupAnswer
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-STATUSES = ("PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE")
 
 # From a tenth of a millisecond (a lookup) to minutes (a materialization), about three a decade.
 _SECONDS = (
@@ -30,23 +30,31 @@ _SECONDS = (
 _AGES_SECONDS = (10, 60, 600, 3_600, 6 * 3_600, 86_400, 3 * 86_400, 7 * 86_400, 30 * 86_400, 180 * 86_400)
 
 
-class _Ages(Histogram):
-    """A histogram that takes many values at once: a lookup of a hundred keys has three hundred of them."""
+class _ManyAtOnce(Histogram):
+    """A histogram that takes many values at once: a lookup of a hundred keys has three hundred row ages."""
 
     def observe_all(self, seconds: list[float]) -> None:
         """Counts all values."""
         self._sum.inc(sum(seconds))
+        low, high = (bisect_left(self._upper_bounds, end) for end in (min(seconds), max(seconds)))
+        if low == high:
+            self._buckets[low].inc(len(seconds))
+            return
         ordered = sorted(seconds)
         before = 0
-        for bucket, bound in zip(self._buckets, self._upper_bounds, strict=True):
-            upto = len(ordered) if bound == float("inf") else bisect_right(ordered, bound)
+        for place in range(low, high + 1):
+            upto = bisect_right(ordered, self._upper_bounds[place])
             if upto > before:
-                bucket.inc(upto - before)
+                self._buckets[place].inc(upto - before)
                 before = upto
 
 
 class Metrics:
-    """The counters, histograms and gauges of one worker."""
+    """The counters, histograms and gauges of one worker.
+
+    What requests count is kept until the event loop's turn ends, and then counted together: a counter behind a lock
+    takes as long as a good part of a lookup, and a busy worker answers a dozen lookups in one turn.
+    """
 
     def __init__(self, *, has_other_workers: bool = False) -> None:
         self.registry = CollectorRegistry()
@@ -54,7 +62,7 @@ class Metrics:
         self.requests = Counter(
             "larder_requests_total", "Requests answered.", ["path", "method", "status"], registry=self.registry
         )
-        self.latency = Histogram(
+        self.latency = _ManyAtOnce(
             "larder_request_seconds",
             "Time from a request's head to the end of its answer.",
             ["path"],
@@ -68,14 +76,14 @@ class Metrics:
         self.future_rows = Counter(
             "larder_lookup_future_rows_total", "Rows looked up whose event time had not come.", registry=self.registry
         )
-        self.row_age = _Ages(
+        self.row_age = _ManyAtOnce(
             "larder_lookup_row_age_seconds",
             "Request time less event time of the rows looked up; below zero for rows whose time had not come.",
             ["view"],
             buckets=_AGES_SECONDS,
             registry=self.registry,
         )
-        self.redis_round_trip = Histogram(
+        self.redis_round_trip = _ManyAtOnce(
             "larder_redis_round_trip_seconds",
             "Time from a batch of commands to its last reply, connecting included.",
             buckets=_SECONDS,
@@ -87,8 +95,12 @@ class Metrics:
         # Resolved once: finding a labelled counter takes longer than counting.
         self._values_of = cache(self.values.labels)
         self._age_of = cache(self.row_age.labels)
-        self.requests_of = cache(self.requests.labels)
-        self.latency_of = cache(self.latency.labels)
+        self._requests_of = cache(self.requests.labels)
+        self._latency_of = cache(self.latency.labels)
+        self._is_counting = False
+        self._lookups: list[LookupAnswer] = []
+        self._answered: list[tuple[str, str, int, float]] = []
+        self._round_trips: list[float] = []
         self.pushed_rows = Counter(
             "larder_pushed_rows_total", "Rows accepted by push and write.", registry=self.registry
         )
@@ -98,34 +110,64 @@ class Metrics:
     def _gauge(self, name: str, text: str, mode: str = "livemax") -> Gauge:
         return Gauge(name, text, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
 
-    def count_lookup(self, answer: LookupAnswer, row_count: int) -> None:
-        """Counts the keys of a lookup and the statuses of its values by view."""
-        self.keys.inc(row_count)
-        self.future_rows.inc(answer.future_rows)
-        now_us = to_us(answer.request_time)
-        for read, event_us in answer.view_rows:
-            if event_us:
-                self._age_of(read).observe_all([(now_us - us) / 1e6 for us in event_us])
-        totals: dict[tuple[str, str], int] = {}
-        columns: dict[tuple[str, int], list[Any]] = {}
-        for view, statuses in zip(answer.views, answer.statuses, strict=True):
-            if view is not None:
-                # Columns of one view share their statuses where these are equal.
-                columns.setdefault((view, id(statuses)), [statuses, 0])[1] += 1
-        for (view, _), (statuses, times) in columns.items():
-            left = row_count
-            for status in STATUSES:
-                if not left:
-                    break
-                count = statuses.count(status)
-                if count:
-                    totals[view, status] = totals.get((view, status), 0) + count * times
-                    left -= count
-        for (view, status), count in totals.items():
-            self._values_of(view, status).inc(count)
+    def count_lookup(self, answer: LookupAnswer) -> None:
+        """Counts the keys of a lookup, the statuses of its values by view, and how old its rows are."""
+        self._lookups.append(answer)
+        self._count_soon()
+
+    def count_request(self, path: str, method: str, status: int, seconds: float) -> None:
+        """Counts a request that was answered, and how long it took."""
+        self._answered.append((path, method, status, seconds))
+        self._count_soon()
+
+    def count_round_trip(self, seconds: float) -> None:
+        """Counts a round trip to Redis."""
+        self._round_trips.append(seconds)
+        self._count_soon()
+
+    def _count_soon(self) -> None:
+        if not self._is_counting:
+            self._is_counting = True
+            asyncio.get_running_loop().call_soon(self._count)
+
+    def _count(self) -> None:
+        """Counts what this turn of the event loop brought."""
+        self._is_counting = False
+        lookups, self._lookups = self._lookups, []
+        answered, self._answered = self._answered, []
+        round_trips, self._round_trips = self._round_trips, []
+        if round_trips:
+            self.redis_round_trip.observe_all(round_trips)
+        seconds_of: defaultdict[str, list[float]] = defaultdict(list)
+        for path, _, _, seconds in answered:
+            seconds_of[path].append(seconds)
+        for path, each in seconds_of.items():
+            self._latency_of(path).observe_all(each)
+        for labels, count in Counts((path, method, status) for path, method, status, _ in answered).items():
+            self._requests_of(*labels).inc(count)
+        if lookups:
+            self._count_lookups(lookups)
+
+    def _count_lookups(self, lookups: list[LookupAnswer]) -> None:
+        self.keys.inc(sum([answer.row_count for answer in lookups]))
+        if future_rows := sum([answer.future_rows for answer in lookups]):
+            self.future_rows.inc(future_rows)
+        ages: defaultdict[str, list[float]] = defaultdict(list)
+        totals: defaultdict[tuple[str, str], int] = defaultdict(int)
+        for answer in lookups:
+            for view, event_us in answer.view_rows:
+                ages[view] += [(answer.now_us - us) / 1e6 for us in event_us]
+            for labels, count in answer.status_counts.items():
+                totals[labels] += count
+        for view, seconds in ages.items():
+            if seconds:
+                self._age_of(view).observe_all(seconds)
+        for labels, count in totals.items():
+            self._values_of(*labels).inc(count)
 
     def scrape(self) -> bytes:
         """Returns all metrics of the server in Prometheus' text format."""
+        self._count()
         if self._folder is None:
             return generate_latest(self.registry)
         _forget_dead_workers(self._folder)

@@ -95,8 +95,7 @@ class Observe:
         path = scope["path"] if policy_for(scope["path"]) is not None else "other"
         path = "/docs-assets" if path.startswith("/docs-assets/") else path
         method = scope["method"] if scope["method"] in {"GET", "POST"} else "other"
-        self.metrics.requests_of(path, method, status).inc()
-        self.metrics.latency_of(path).observe(seconds)
+        self.metrics.count_request(path, method, status, seconds)
         if self.has_access_log:
             self.log.info(
                 "request",

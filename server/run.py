@@ -25,7 +25,7 @@ from server.settings import ServerSettings
 from store.errors import ConfigError, LarderError
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from server.app import Application
 
 _PR_SET_PDEATHSIG = 1
 # Prometheus' client reads the first name; Feast sets both for itself where they are not set.
@@ -108,7 +108,7 @@ def _serve_many(settings: ServerSettings, listener: socket.socket, announcement:
     return 1 if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes) else 0
 
 
-def make_worker_app(settings: ServerSettings, announcement: str) -> "FastAPI":
+def make_worker_app(settings: ServerSettings, announcement: str) -> "Application":
     """Returns the application in a worker process; a worker that cannot start says so and stops them all.
 
     The first worker that serves announces them all.

@@ -19,8 +19,8 @@ from store.offline import DuckDBOfflineStoreConfig
 from store.offline.trained_row import TrainedRow, trained_row
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig
 from store.online.inspection import Inspection, inspect
-from store.online.lookup import NOT_FOUND, PRESENT
 from store.online.plan import ViewRead, compile_plan
+from store.online.stored_rows import NOT_FOUND, PRESENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 """What callers ask of Larder and what it answers, as plain values: the language between server and store."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class LookupRequest:
+
+class LookupRequest(msgspec.Struct, frozen=True):
     """One online lookup: entity columns (join keys and request data) and what to look up for them.
 
     Shapes: `entities` maps a column name to one value per entity row; all columns have the same length.
@@ -21,27 +22,24 @@ class LookupRequest:
     include_feature_view_version_metadata: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LookupAnswer:
-    """The answer to a lookup, column-major: entity columns first, then features in request order.
+class LookupAnswer(msgspec.Struct, frozen=True):
+    """The answer to a lookup, and what is worth counting of it.
 
-    Shapes: `values[i][r]`, `statuses[i][r]`, `event_timestamps[i][r]` belong to `feature_names[i]` and entity
-    row r; `views[i]` is the view that column i belongs to, None for an entity column. Values are ready for JSON
-    (bytes as base64, non-finite floats as strings, as Feast's server has it). `future_rows` counts rows read whose
-    event time lies after the request time; `view_rows` are views, each with the event times of its rows read.
-    Columns may share lists.
-    Units: event timestamps are RFC 3339 in UTC, None where no row was found.
+    Attributes:
+        content: the answer in Feast's JSON, column-major: join keys first, then features in request order.
+        now_us: the instant by which ages were judged, in microseconds since the epoch.
+        row_count: entity rows asked for.
+        status_counts: how many values of each view have each status.
+        view_rows: views, each with the event times of its rows read, in microseconds since the epoch.
+        future_rows: rows read whose event time lies after the request time.
     """
 
-    feature_names: list[str]
-    values: list[list[Any]]
-    statuses: list[Sequence[str]]
-    event_timestamps: list[list[str | None]]
-    views: list[str | None]
-    request_time: datetime
-    view_versions: dict[str, int] = field(default_factory=dict)
-    future_rows: int = 0
-    view_rows: Sequence[tuple[str, list[int]]] = ()
+    content: bytes
+    now_us: int
+    row_count: int
+    status_counts: Mapping[tuple[str, str], int]
+    view_rows: Sequence[tuple[str, Sequence[int]]]
+    future_rows: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from store.feature_store import pushed_views
 from store.limits import PUSH_SECONDS_MAX, REGISTRY_REFRESH_SECONDS
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig
 from store.online.conversations import try_reading
+from store.online.json_answers import json_answer
 from store.online.lookup import Lookup
 from store.online.plan import Asked, OnlinePlan, ServiceName
 from store.online.plans import PlanCache
-from store.online.responses import lookup_answer
 from store.online.rows import ViewWrite, write_pushed
 from store.pushing import PUSH_TARGETS, Landing, Push, checked_push, checked_write
 from store.requests import (
@@ -106,11 +106,11 @@ class StoreService:
         plan = self._plan(request.features, request.feature_service, full_feature_names=request.full_feature_names)
         lookup = Lookup(plan, request.entities)
         knowledge = self._online.knowledge(self.project)
-        session = await self._online.async_session(self._config)
+        session = self._online.open_session() or await self._online.async_session(self._config)
         await session.hold(lookup.converse(knowledge))
         now_us = self.clock.now_us()
-        columns = lookup.answer(knowledge, now_us)
-        return lookup_answer(lookup, columns, from_us(now_us))
+        found = lookup.answer(knowledge, now_us)
+        return json_answer(lookup, found, now_us, with_versions=request.include_feature_view_version_metadata)
 
     def retrieve(self, request: HistoricalRequest) -> Any:
         """Returns the job of a training-set retrieval; its `to_arrow` does the work.
@@ -142,9 +142,11 @@ class StoreService:
         if bool(features) == bool(feature_service):
             given = "both" if features else "neither"
             raise InputError(f"give either 'features' or 'feature_service', got {given}")
-        store = self._snapshots.current().store
+        snapshot = self._snapshots.current()
         asked: Asked = ServiceName(feature_service) if feature_service else features
-        return self._plans.plan(store.registry, self.project, asked, full_feature_names=full_feature_names)
+        return self._plans.plan(
+            snapshot.store.registry, self.project, asked, full_feature_names=full_feature_names, state=snapshot
+        )
 
     # --- writing ------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def test_every_error_class_is_documented(readme: str) -> None:
 def test_every_path_is_documented(readme: str, repo: Path) -> None:
     (repo / "feature_store.yaml").write_text(yaml_of("redis://127.0.0.1:1"))
     application = create_app(ServerSettings(repo_path=repo), lambda: StoreService.open(repo))
-    for path, methods in application.openapi()["paths"].items():
+    for path, methods in application.api.openapi()["paths"].items():
         for method in methods:
             assert f"`{method.upper()} {path}`" in readme, path
 

@@ -1,13 +1,11 @@
 """`POST /get-online-features`: the hot path, in Feast's own JSON, without a model layer in between.
 
-FastAPI's machinery takes as long as the rest of a lookup, so `LookupsFirst` answers this one path in front of it; the
+FastAPI's machinery takes as long as the rest of a lookup, so `Lookups` answers this one path in front of it; the
 route stands for the OpenAPI document and says the same.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -18,25 +16,25 @@ from server.policy import JSON
 from server.schemas import (
     LookupAnswerBody,
     LookupBody,
-    LookupMetadata,
-    ViewVersion,
     check_selection,
     decode,
     row_count_of,
 )
 from server.state import ServerState, state_of
+from store.clock import from_us
 from store.errors import LarderError
 from store.limits import LOOKUP_FEATURES_MAX, LOOKUP_KEYS_MAX
-from store.requests import LookupAnswer, LookupRequest
+from store.requests import LookupRequest
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
 router = APIRouter(tags=["online"])
-_encode = msgspec.json.Encoder().encode
 
 PATH = "/get-online-features"
 REQUEST_TIME_HEADER = "larder-request-time"
+_REQUEST_TIME = REQUEST_TIME_HEADER.encode()
+_CONTENT_TYPE = (b"content-type", JSON.encode())
 
 
 @router.post(
@@ -50,18 +48,14 @@ async def get_online_features(request: Request) -> Response:
     return Response(content, 200, {REQUEST_TIME_HEADER: request_time}, JSON)
 
 
-class LookupsFirst:
-    """Answers lookups behind the guards and in front of FastAPI; every other request is passed on."""
+class Lookups:
+    """Answers lookups alone, where FastAPI would answer them: behind the guards."""
 
-    def __init__(self, app: "ASGIApp", state: ServerState) -> None:
-        self.app = app
+    def __init__(self, state: ServerState) -> None:
         self.state = state
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Answers a lookup, or passes a request on."""
-        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
-            await self.app(scope, receive, send)
-            return
+        """Answers a lookup."""
         try:
             content, request_time = await _looked_up(self.state, await _whole_body(receive))
         except LarderError as error:
@@ -72,8 +66,8 @@ class LookupsFirst:
             return
         headers = [
             (b"content-length", b"%d" % len(content)),
-            (b"content-type", JSON.encode()),
-            (REQUEST_TIME_HEADER.encode(), request_time.encode()),
+            _CONTENT_TYPE,
+            (_REQUEST_TIME, request_time.encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
@@ -95,7 +89,7 @@ async def _looked_up(state: ServerState, raw: bytes) -> tuple[bytes, str]:
     """Returns the answer to a body, and the instant by which ages were judged."""
     body = decode(raw, LookupBody)
     check_selection(body.features, body.feature_service, LOOKUP_FEATURES_MAX)
-    row_count = row_count_of(body.entities, "entities", LOOKUP_KEYS_MAX)
+    row_count_of(body.entities, "entities", LOOKUP_KEYS_MAX)
     found = await state.store.lookup(
         LookupRequest(
             entities=body.entities,
@@ -105,24 +99,5 @@ async def _looked_up(state: ServerState, raw: bytes) -> tuple[bytes, str]:
             include_feature_view_version_metadata=body.include_feature_view_version_metadata,
         )
     )
-    state.metrics.count_lookup(found, row_count)
-    return encoded(found, body.include_feature_view_version_metadata), found.request_time.isoformat()
-
-
-def encoded(found: LookupAnswer, with_versions: bool) -> bytes:
-    """Returns an answer as Feast's JSON."""
-    versions = [ViewVersion(name, version) for name, version in found.view_versions.items()] if with_versions else None
-    parts = [b'{"metadata":', _encode(LookupMetadata(found.feature_names, versions)), b',"results":[']
-    # What follows the values is the same for most columns of a view, and then encoded once.
-    statuses: Sequence[str] | None = None
-    times: Sequence[str | None] | None = None
-    rest = b""
-    for values, said, stamps in zip(found.values, found.statuses, found.event_timestamps, strict=True):
-        if said is not statuses or stamps is not times:
-            statuses, times = said, stamps
-            rest = b',"statuses":%b,"event_timestamps":%b},' % (_encode(said), _encode(stamps))
-        parts += (b'{"values":', _encode(values), rest)
-    if statuses is not None:
-        parts[-1] = rest[:-1]
-    parts.append(b"]}")
-    return b"".join(parts)
+    state.metrics.count_lookup(found)
+    return found.content, from_us(found.now_us).isoformat()

@@ -20,14 +20,13 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
 
 from store.errors import StoredRowError, WrongType, shown
 from store.kernel.definitions import Column
-from store.kernel.values import ABSENT, BLOBS, FIXED_FORMATS, TEXTS, element_type, lossless_cast
+from store.kernel.values import FIXED_FORMATS, TEXTS, element_type
 
 FORMAT_VERSION = 1
 HAS_CREATED, HAS_NANOSECONDS, PUSHED = 1, 2, 4
@@ -37,7 +36,8 @@ SCHEMA_TAG = slice(2, 6)
 _HEAD = struct.Struct(">BBIQ")
 _CREATED = struct.Struct(">Q")
 _NANOSECONDS = struct.Struct(">HH")
-_BIAS = 2**63
+BIAS_US = 2**63
+"""Makes event times unsigned, in the same order."""
 LONG_SIZE = 255
 """A length byte of this value is followed by the length itself, in four bytes."""
 
@@ -73,9 +73,9 @@ def encode_header(schema_tag: int, times: RowTimes, *, is_pushed: bool) -> bytes
     has_created = times.created_us is not None
     has_nanoseconds = bool(times.event_ns or times.created_ns)
     flags = HAS_CREATED * has_created | HAS_NANOSECONDS * has_nanoseconds | PUSHED * is_pushed
-    header = _HEAD.pack(FORMAT_VERSION, flags, schema_tag, times.event_us + _BIAS)
+    header = _HEAD.pack(FORMAT_VERSION, flags, schema_tag, times.event_us + BIAS_US)
     if times.created_us is not None:
-        header += _CREATED.pack(times.created_us + _BIAS)
+        header += _CREATED.pack(times.created_us + BIAS_US)
     if has_nanoseconds:
         header += _NANOSECONDS.pack(times.event_ns, times.created_ns)
     return header
@@ -97,15 +97,20 @@ def decode_header(row: bytes) -> Header:
         position = _HEAD.size
         created_us, event_ns, created_ns = None, 0, 0
         if flags & HAS_CREATED:
-            created_us = _CREATED.unpack_from(row, position)[0] - _BIAS
+            created_us = _CREATED.unpack_from(row, position)[0] - BIAS_US
             position += _CREATED.size
         if flags & HAS_NANOSECONDS:
             event_ns, created_ns = _NANOSECONDS.unpack_from(row, position)
             position += _NANOSECONDS.size
     except struct.error as error:
-        raise StoredRowError(f"stored row of {len(row)} bytes is cut short; materialize the view again") from error
-    times = RowTimes(event - _BIAS, event_ns, created_us, created_ns)
+        raise cut_short(row) from error
+    times = RowTimes(event - BIAS_US, event_ns, created_us, created_ns)
     return Header(times, bool(flags & PUSHED), schema_tag, position)
+
+
+def cut_short(row: bytes) -> StoredRowError:
+    """Returns the error for a stored row that ends too early."""
+    return StoredRowError(f"stored row of {len(row)} bytes is cut short; materialize the view again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +155,6 @@ class RowLayout:
         The function raises WrongType for a value that does not fit its feature's type.
         """
         return _Encoder(self).encode
-
-    def decoder(self, wanted: Sequence[Column]) -> "Decoder":
-        """Returns a decoder of the wanted features from rows of this layout, with lossless casts."""
-        return Decoder(self, wanted)
 
 
 class _Encoder:
@@ -220,97 +221,3 @@ def _same_bytes(value: bytes) -> bytes:
     if not isinstance(value, bytes):
         raise TypeError(f"expected bytes, got {type(value).__name__}")
     return value
-
-
-def _unpacker(type_name: str) -> Callable[[bytes], Any]:
-    if type_name in TEXTS:
-        return bytes.decode
-    element = element_type(type_name)
-    if element is None:
-        return bytes
-    if element in FIXED_FORMATS:
-        element_format, size = FIXED_FORMATS[element], struct.calcsize("<" + FIXED_FORMATS[element])
-        return lambda raw: list(struct.unpack(f"<{len(raw) // size}{element_format}", raw))
-    return msgspec.msgpack.Decoder(list[bytes] if element in BLOBS else list[str]).decode
-
-
-class Decoder:
-    """Reads the wanted features out of row bodies of one layout; made once per plan and layout."""
-
-    __slots__ = (
-        "_bitmap_size", "_fixed", "_fixed_count", "_needs_variable", "_no_nulls", "_pick_all", "_picks", "_unpackers",
-    )  # fmt: skip
-
-    def __init__(self, layout: RowLayout, wanted: Sequence[Column]) -> None:
-        positions = {column.name: i for i, column in enumerate(layout.columns)}
-        self._fixed = struct.Struct("<" + "".join(FIXED_FORMATS[c.type_name] for c in layout.fixed))
-        self._fixed_count = len(layout.fixed)
-        self._bitmap_size = (len(layout.columns) + 7) // 8
-        self._picks: list[tuple[int, Callable[[Any], Any] | None]] = []
-        for column in wanted:
-            position = positions.get(column.name, -1)
-            stored = layout.columns[position].type_name if position >= 0 else ""
-            cast = lossless_cast(stored, column.type_name) if position >= 0 else None
-            if cast is None:
-                position = -1
-            self._picks.append((position, None if stored == column.type_name else cast))
-        needed = {position for position, _ in self._picks}
-        self._unpackers = [
-            _unpacker(c.type_name) if i + self._fixed_count in needed else None for i, c in enumerate(layout.variable)
-        ]
-        self._needs_variable = any(self._unpackers)
-        self._no_nulls = bytes(self._bitmap_size)
-        is_plain = len(wanted) > 1 and all(position >= 0 and cast is None for position, cast in self._picks)
-        # Most rows have all features and no nulls: their values are picked in one call.
-        self._pick_all = itemgetter(*(position for position, _ in self._picks)) if is_plain else None
-
-    def decode(self, row: bytes, body_start: int) -> Sequence[Any]:
-        """Returns the wanted values of one row: None for null, `ABSENT` where the row has no such feature.
-
-        A tuple is returned where no value is null or absent.
-
-        Raises:
-            StoredRowError: a body that is cut short.
-        """
-        try:
-            values_start = body_start + self._bitmap_size
-            bitmap = row[body_start:values_start]
-            if bitmap == self._no_nulls and self._pick_all is not None:
-                plain = self._fixed.unpack_from(row, values_start)
-                if self._needs_variable:
-                    plain += tuple(self._variable(row, values_start + self._fixed.size, 0))
-                whole: tuple[Any, ...] = self._pick_all(plain)
-                return whole
-            nulls = int.from_bytes(bitmap, "little")
-            values = list(self._fixed.unpack_from(row, values_start))
-            if self._needs_variable:
-                values += self._variable(row, values_start + self._fixed.size, nulls)
-        except (struct.error, IndexError) as error:
-            raise StoredRowError(f"stored row of {len(row)} bytes is cut short; materialize the view again") from error
-        result: list[Any] = []
-        for position, cast in self._picks:
-            if position < 0:
-                result.append(ABSENT)
-            elif nulls >> position & 1:
-                result.append(None)
-            else:
-                result.append(values[position] if cast is None else cast(values[position]))
-        return result
-
-    def _variable(self, row: bytes, position: int, nulls: int) -> list[Any]:
-        values: list[Any] = []
-        for i, unpack in enumerate(self._unpackers, start=self._fixed_count):
-            if nulls >> i & 1:
-                values.append(None)
-                continue
-            size = row[position]
-            position += 1
-            if size == LONG_SIZE:
-                size = int.from_bytes(row[position : position + 4], "little")
-                position += 4
-            end = position + size
-            if end > len(row):
-                raise IndexError(end)
-            values.append(unpack(row[position:end]) if unpack else None)
-            position = end
-        return values

@@ -14,13 +14,19 @@ Source: Redis Cluster specification, "Hash tags".
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, cast
 
 from store.errors import InputError, TooLarge, WrongType, shown
 from store.kernel.definitions import Column
 from store.limits import REDIS_KEY_BYTES_MAX
 
 KeyValue = int | str | bytes | bool | float
+
+_NAMES_MAX = 4_096
+"""Names that are kept once they were made: those of the views in use and of their generations."""
+
+_DIGITS_MAX = 20
 
 INT_TYPES = frozenset({"INT32", "INT64", "UNIX_TIMESTAMP"})
 TEXT_TYPES = frozenset({"STRING", "UUID", "TIME_UUID", "DECIMAL", "JSON"})
@@ -64,11 +70,18 @@ class EntityKeyEncoder:
         names: the join keys in the order in which `encode` takes their values.
     """
 
-    __slots__ = ("_parts", "names")
+    __slots__ = ("_around_number", "_bounds", "_parts", "names")
 
     def __init__(self, project: str, join_keys: tuple[Column, ...]) -> None:
         self.names = tuple(column.name for column in join_keys)
-        self._parts = key_parts(project, join_keys)
+        self._parts = parts = key_parts(project, join_keys)
+        self._around_number: tuple[bytes, bytes] | None = None
+        if len(join_keys) == 1 and join_keys[0].type_name in INT_TYPES:
+            around = b"%b%bi" % (parts.head, parts.columns[0][0]), b"," + parts.tail
+            # Of a name without measure, each key has to be measured.
+            if sum(map(len, around)) + _DIGITS_MAX <= REDIS_KEY_BYTES_MAX:
+                self._around_number = around
+                self._bounds = _INT_BOUNDS[join_keys[0].type_name]
 
     def encode(self, values: Sequence[KeyValue | None]) -> bytes | None:
         """Returns the Redis key of one entity key, or None if a part of it is null.
@@ -91,6 +104,19 @@ class EntityKeyEncoder:
         if len(key) > REDIS_KEY_BYTES_MAX:
             raise too_large(self.names, len(key))
         return key
+
+    def encode_all(self, columns: Sequence[Sequence[KeyValue | None]], row_count: int) -> list[bytes | None]:
+        """Returns the Redis keys of many entity keys, given by column; see `encode`."""
+        if self._around_number is not None and set(map(type, columns[0])) == {int}:
+            # Most entities have one integer for a key, which then takes one step.
+            start, end = self._around_number
+            low, high = self._bounds
+            numbers = cast("Sequence[int]", columns[0])
+            if low <= min(numbers) and max(numbers) <= high:
+                return [b"%b%d%b" % (start, number, end) for number in numbers]
+        if not columns:
+            return [self.encode(())] * row_count
+        return [self.encode(values) for values in zip(*columns, strict=True)]
 
 
 def too_large(names: Sequence[str], size_bytes: int) -> TooLarge:
@@ -181,11 +207,13 @@ def _value_end(key: bytes, start: int) -> int:
     return start + (2 if kind == b"?" else 17)
 
 
+@lru_cache(maxsize=_NAMES_MAX)
 def views_key(project: str) -> bytes:
     """Returns the Redis key of the hash that holds what Larder knows of each view of a project."""
     return project_prefix(project) + b"views"
 
 
+@lru_cache(maxsize=_NAMES_MAX)
 def generation_field(view: str) -> bytes:
     """Returns the field of the views hash that says which generation of a view is read, and which is being built."""
     return b"generation:" + view.encode()
@@ -212,6 +240,7 @@ def lease_key(project: str, view: str) -> bytes:
     return project_prefix(project) + b"lease:%d:%s" % (len(raw), raw)
 
 
+@lru_cache(maxsize=_NAMES_MAX)
 def row_field(view: str, generation: int) -> bytes:
     """Returns the hash field that holds a view's row in one generation."""
     return b"%s#%d" % (view.encode(), generation)

@@ -108,7 +108,7 @@ class RedisOnlineStore(OnlineStore):
         lookup = Lookup(plan, _columnar(entity_rows, plan))
         knowledge = self.knowledge(project)
         self.session(config).hold(lookup.converse(knowledge))
-        return self._response(config, plan, lookup, project, with_versions=include_feature_view_version_metadata)
+        return self._response(config, lookup, project, with_versions=include_feature_view_version_metadata)
 
     async def get_online_features_async(
         self,
@@ -126,13 +126,11 @@ class RedisOnlineStore(OnlineStore):
         knowledge = self.knowledge(project)
         session = await self.async_session(config)
         await session.hold(lookup.converse(knowledge))
-        return self._response(config, plan, lookup, project, with_versions=include_feature_view_version_metadata)
+        return self._response(config, lookup, project, with_versions=include_feature_view_version_metadata)
 
-    def _response(
-        self, config: RepoConfig, plan: OnlinePlan, lookup: Lookup, project: str, *, with_versions: bool
-    ) -> OnlineResponse:
-        columns = lookup.answer(self.knowledge(project), self.clock(config).now_us())
-        return online_response(plan, lookup.entities, columns, with_versions=with_versions)
+    def _response(self, config: RepoConfig, lookup: Lookup, project: str, *, with_versions: bool) -> OnlineResponse:
+        found = lookup.answer(self.knowledge(project), self.clock(config).now_us())
+        return online_response(lookup, found, with_versions=with_versions)
 
     def online_read(
         self,
@@ -236,6 +234,10 @@ class RedisOnlineStore(OnlineStore):
             if self._session is None:
                 self._session = RedisSession(self._target(config))
             return self._session
+
+    def open_session(self) -> AsyncRedisSession | None:
+        """Returns the asynchronous session of the running event loop, None where there is none yet."""
+        return self._async_sessions.get(asyncio.get_running_loop())
 
     async def async_session(self, config: RepoConfig) -> AsyncRedisSession:
         """Returns the asynchronous session of the running event loop, connecting at first use."""

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
 from store.limits import LOOKUP_SECONDS_MAX
+from store.online.commands import Command
 from store.online.connection import (
     REDIS_ERRORS,
     RedisTarget,
@@ -17,8 +19,8 @@ from store.online.connection import (
     too_late,
     translate,
 )
-from store.online.conversations import Command, Conversation, Result, script
-from store.online.multiplexed import Multiplexed
+from store.online.conversations import Conversation, Result, script
+from store.online.multiplexed import Multiplexed, checked
 
 SCRIPTS = ("write", "carry", "switch")
 
@@ -54,7 +56,7 @@ class RedisSession:
         finally:
             conversation.close()
 
-    def _send(self, commands: list[Command]) -> list[Any]:
+    def _send(self, commands: Sequence[Command]) -> list[Any]:
         try:
             return self._pipeline(commands)
         except NoScriptError:
@@ -62,7 +64,7 @@ class RedisSession:
                 self.client.script_load(script(name)[0])
             return self._pipeline(commands)
 
-    def _pipeline(self, commands: list[Command]) -> list[Any]:
+    def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
         if len(commands) == 1:
             return [self.client.execute_command(*commands[0])]
         with self.client.pipeline(transaction=False) as pipe:
@@ -106,23 +108,27 @@ class AsyncRedisSession:
         Raises:
             OnlineStoreError: Redis cannot be reached, did not answer in time, or refused a command.
         """
-        # redis-py bounds each read and each attempt; only this bounds their sum.
+        # Each read and each attempt has its bound; only this bounds their sum.
         seconds = max(seconds_max, self.target.options.get("socket_timeout", 0.0))
-        deadline = asyncio.timeout(seconds)
+        started = asyncio.get_running_loop().time()
+        deadline: asyncio.Timeout | None = None
         try:
-            async with deadline:
-                replies: Any = None
+            commands = conversation.send(None)  # type: ignore[arg-type]
+            # Most conversations are one batch on an open connection, which has a deadline of its own.
+            replies = await self._at_once(commands)
+            if replies is not None:
+                commands = conversation.send(replies)
+            async with asyncio.timeout_at(started + seconds) as deadline:
                 while True:
-                    commands = conversation.send(replies)
-                    started = time.perf_counter()
+                    sent = time.perf_counter()
                     replies = await self._send(commands)
-                    if self._on_round_trip is not None:
-                        self._on_round_trip(time.perf_counter() - started)
+                    self._tell(sent)
+                    commands = conversation.send(replies)
         except StopIteration as end:
             result: Result = end.value
             return result
         except TimeoutError as error:
-            if not deadline.expired():
+            if deadline is None or not deadline.expired():
                 raise
             raise too_late(self.target, seconds) from error
         except REDIS_ERRORS as error:
@@ -130,7 +136,24 @@ class AsyncRedisSession:
         finally:
             conversation.close()
 
-    async def _send(self, commands: list[Command]) -> list[Any]:
+    async def _at_once(self, commands: Sequence[Command]) -> list[Any] | None:
+        """Returns the replies to rows' reads; None where one attempt does not bring them."""
+        begun = self._wires[0].begin(commands) if self._wires and _is_quick(commands) else None
+        if begun is None:
+            return None
+        sent = time.perf_counter()
+        try:
+            replies = checked(await begun)
+        except RedisConnectionError:
+            return None
+        self._tell(sent)
+        return replies
+
+    def _tell(self, sent: float) -> None:
+        if self._on_round_trip is not None:
+            self._on_round_trip(time.perf_counter() - sent)
+
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
         try:
             return await self._pipeline(commands)
         except NoScriptError:
@@ -142,10 +165,9 @@ class AsyncRedisSession:
                     await self.client.script_load(text)
             return await self._pipeline(commands)
 
-    async def _pipeline(self, commands: list[Command]) -> list[Any]:
+    async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
         if self._wires:
-            is_quick = commands[0][0] == "HMGET" and len(commands) <= QUICK_COMMANDS_MAX
-            return await self._wires[0 if is_quick else 1].execute(commands)
+            return await self._wires[0 if _is_quick(commands) else 1].execute(commands)
         if len(commands) == 1:
             return [await self.client.execute_command(*commands[0])]
         async with self.client.pipeline(transaction=False) as pipe:
@@ -163,3 +185,7 @@ class AsyncRedisSession:
         for wire in self._wires:
             await wire.close()
         await self.client.aclose()
+
+
+def _is_quick(commands: Sequence[Command]) -> bool:
+    return next(iter(commands))[0] == "HMGET" and len(commands) <= QUICK_COMMANDS_MAX

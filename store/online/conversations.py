@@ -14,7 +14,7 @@ that missed a row.
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha1
 from importlib.resources import files
 from itertools import islice
@@ -25,10 +25,10 @@ from store.kernel import keys
 from store.kernel.codec import RowLayout
 from store.kernel.coverage import Interval, ViewState
 from store.limits import PIPELINE_CALLS_MAX, SCRIPT_ROWS_MAX
+from store.online.commands import Command, RowReads
 
-Command = tuple[Any, ...]
 Result = TypeVar("Result")
-Conversation = Generator[list[Command], list[Any], Result]
+Conversation = Generator[Sequence[Command], list[Any], Result]
 SlotOf = Callable[[bytes], int]
 
 _ATTEMPTS_MAX = 5
@@ -41,13 +41,14 @@ class Generations(NamedTuple):
     active: int = 1
     building: int = 0
 
-    @classmethod
-    def parse(cls, raw: bytes | None) -> "Generations":
+    @staticmethod
+    @lru_cache(maxsize=1_024)
+    def parse(raw: bytes | None) -> "Generations":
         """Returns what the generation field says: `3`, or `3+4` while 4 is being built; nothing stands for 1."""
         if raw is None:
-            return cls()
+            return Generations()
         active, _, building = raw.partition(b"+")
-        return cls(int(active), int(building or 0))
+        return Generations(int(active), int(building or 0))
 
     def format(self) -> bytes:
         """Returns the content of the generation field."""
@@ -56,6 +57,9 @@ class Generations(NamedTuple):
     def fields(self, view: str) -> list[bytes]:
         """Returns the hash fields that a push has to write: that of the one read and of the one being built."""
         return [keys.row_field(view, generation) for generation in self if generation]
+
+
+_FIRST = Generations()
 
 
 @dataclass(slots=True)
@@ -73,7 +77,7 @@ class Knowledge:
 
     def generations_of(self, view: str) -> Generations:
         """Returns the last known generations of a view."""
-        return self.generations.get(view, Generations())
+        return self.generations.get(view, _FIRST)
 
 
 @cache
@@ -84,7 +88,8 @@ def script(name: str) -> tuple[str, str]:
     return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def ask_generations(project: str, views: Sequence[str]) -> Command:
+@lru_cache(maxsize=1_024)
+def ask_generations(project: str, views: tuple[str, ...]) -> Command:
     """Returns the command that asks which generations of some views are in force."""
     return ("HMGET", keys.views_key(project), *(keys.generation_field(view) for view in views))
 
@@ -98,30 +103,42 @@ def try_reading(project: str) -> Conversation[None]:
 
 
 def read_rows(
-    knowledge: Knowledge, views: Sequence[str], requests: Sequence[tuple[bytes, Sequence[str]]]
+    knowledge: Knowledge, wanted: Sequence[tuple[Sequence[bytes], tuple[str, ...]]]
 ) -> Conversation[list[list[bytes | None]]]:
     """Returns the stored rows of some entity keys, in one round trip unless a generation was switched meanwhile.
 
     Args:
         knowledge: what is known of the project; updated.
-        views: all views in the requests.
-        requests: pairs (entity key, views to read for it).
+        wanted: pairs (entity keys, views to read for each of them).
 
-    Shapes: one list per request, holding one row per view of the request, None where there is none.
+    Shapes: one list per entity key, holding one row per view, None where there is none.
     """
-    if not requests:
+    if not any(entity_keys for entity_keys, _ in wanted):
         return []
+    views = _all_views(tuple([views for _, views in wanted]))
     ask = ask_generations(knowledge.project, views)
     for _ in range(_ATTEMPTS_MAX):
         assumed = [knowledge.generations_of(view) for view in views]
-        field_of = {view: keys.row_field(view, it.active) for view, it in zip(views, assumed, strict=True)}
-        *rows, answer = yield [*(("HMGET", key, *(field_of[view] for view in wanted)) for key, wanted in requests), ask]
+        *rows, answer = yield RowReads(
+            [(entity_keys, _row_fields(knowledge, views)) for entity_keys, views in wanted], ask
+        )
         if not knowledge.is_ordered and any(None in row for row in rows):
             (answer,) = yield [ask]
         actual = _learn(knowledge, views, answer)
-        if all(then.active == now.active for then, now in zip(assumed, actual, strict=True)):
+        if actual == assumed or [now.active for now in actual] == [then.active for then in assumed]:
             return rows
     raise _restless(views)
+
+
+@lru_cache(maxsize=1_024)
+def _all_views(groups: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Returns the views of all groups, each once."""
+    return tuple(dict.fromkeys(view for views in groups for view in views))
+
+
+def _row_fields(knowledge: Knowledge, views: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Returns the hash fields that hold the rows of some views, as far as is known."""
+    return tuple([keys.row_field(view, knowledge.generations_of(view).active) for view in views])
 
 
 def write_rows(
@@ -139,7 +156,7 @@ def write_rows(
             assumed = knowledge.generations_of(view)
             fields = assumed.fields(view)
             calls = [call for field in fields for call in write_calls(field, batch, writing)]
-            ask = ask_generations(knowledge.project, [view])
+            ask = ask_generations(knowledge.project, (view,))
             *replies, answer = yield [*calls, writing.assure_layout(knowledge.project), ask]
             if not knowledge.is_ordered:
                 (answer,) = yield [ask]

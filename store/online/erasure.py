@@ -44,8 +44,7 @@ def erase_keys(session: RedisSession, project: str, wanted: Sequence[WantedParts
 
 def rows_looked_up(session: RedisSession, knowledge: Knowledge, views: Sequence[str], keys: Sequence[bytes]) -> int:
     """Returns how many rows lookups of some views find under some entity keys, at most `ERASE_LOOKUP_KEYS`."""
-    asked = [(key, views) for key in keys[:ERASE_LOOKUP_KEYS]]
-    rows = session.hold(read_rows(knowledge, views, asked))
+    rows = session.hold(read_rows(knowledge, [(keys[:ERASE_LOOKUP_KEYS], tuple(views))]))
     return sum(row is not None for found in rows for row in found)
 
 

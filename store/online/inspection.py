@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from store.kernel.codec import Header, RowLayout, decode_header
 from store.online.conversations import Conversation, Knowledge, KnownState, load_layouts, read_rows, read_state
-from store.online.lookup import Row, read_row
 from store.online.plan import ViewRead
+from store.online.stored_rows import Row, read_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def inspect(knowledge: Knowledge, read: ViewRead, key: bytes, at_us: int) -> Con
         StoredRowError: a row of a format or layout that this version does not know.
     """
     view = read.definition.name
-    ((raw,),) = yield from read_rows(knowledge, [view], [(key, [view])])
+    ((raw,),) = yield from read_rows(knowledge, [([key], (view,))])
     generation = knowledge.generations_of(view).active
     known = yield from read_state(knowledge.project, view)
     if raw is None:

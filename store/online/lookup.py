@@ -1,8 +1,8 @@
 """One lookup, from entity columns to answer columns: what to read, and what the replies mean."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -18,27 +18,15 @@ from store.errors import (
     shown,
 )
 from store.feast_values import plain_from_python, plain_from_request, python_from_plain
-from store.kernel.codec import SCHEMA_TAG, RowTimes, decode_header
-from store.kernel.definitions import Column
-from store.kernel.values import ABSENT
+from store.kernel.codec import SCHEMA_TAG, decode_header
 from store.limits import LOOKUP_BATCH_KEYS, LOOKUP_KEYS_MAX, LOOKUP_STORED_BYTES_MAX, LOOKUP_VALUES_MAX
 from store.online.conversations import Conversation, Knowledge, load_layouts, read_rows
-from store.online.plan import OnDemandRead, OnlinePlan, ViewRead
+from store.online.plan import KeyGroup, OnDemandRead, OnlinePlan
+from store.online.stored_rows import NULL_VALUE, PRESENT, EventTimes, ViewRows, read_view
 
-PRESENT, NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE = "PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"
-
-
-@dataclass(slots=True)
-class AnswerColumn:
-    """One column of an answer, one entry per entity row.
-
-    Shapes: `values` are plain values, None unless the status is PRESENT; `event_times` are None where no row
-    was found, and for entity columns and computed features. Columns share lists of statuses and times that are equal.
-    """
-
-    values: list[Any]
-    statuses: Sequence[str]
-    event_times: Sequence[RowTimes | None]
+_tag_of = itemgetter(SCHEMA_TAG)
+KeysWanted = tuple[Sequence[bytes], tuple[str, ...]]
+"""Entity keys, and the views to read for each of them."""
 
 
 class Lookup:
@@ -58,94 +46,92 @@ class Lookup:
         self.plan = plan
         self.row_count = _row_count(plan, entities)
         self.entities = _checked_entities(plan, entities)
-        self._reads, self._requests = _requests(plan, self.entities, self.row_count)
+        self._keys = [_distinct(_keys(group, self.entities, self.row_count)) for group in plan.groups]
         self._rows: list[list[bytes | None]] = []
         self.future_rows = 0
-        self.view_rows: list[tuple[str, list[int]]] = []
+        self.view_rows: list[tuple[str, Sequence[int]]] = []
 
     def converse(self, knowledge: Knowledge) -> Conversation[None]:
         """Reads the stored rows, and the layouts that are not yet known."""
-        views = list(dict.fromkeys(read.definition.name for read in self.plan.views))
+        wanted = [(keys, group.stored_names) for (keys, _), group in zip(self._keys, self.plan.groups, strict=True)]
         stored_bytes = 0
-        for start in range(0, len(self._requests), LOOKUP_BATCH_KEYS):
-            rows = yield from read_rows(knowledge, views, self._requests[start : start + LOOKUP_BATCH_KEYS])
-            stored_bytes += sum(len(row) for found in rows for row in found if row is not None)
+        tags: set[bytes] = set()
+        for batch in _batches(wanted):
+            rows = yield from read_rows(knowledge, batch)
+            found = [row for row in chain.from_iterable(rows) if row is not None]
+            stored_bytes += sum(map(len, found))
             _refuse_beyond(stored_bytes, "read")
+            tags.update(map(_tag_of, found))
             self._rows += rows
-        tags = {row[SCHEMA_TAG]: row for rows in self._rows for row in rows if row is not None}
-        unknown = [row for tag, row in tags.items() if int.from_bytes(tag, "big") not in knowledge.layouts]
-        yield from load_layouts(knowledge, sorted(decode_header(row).schema_tag for row in unknown))
+        if any(int.from_bytes(tag, "big") not in knowledge.layouts for tag in tags):
+            every = [row for row in chain.from_iterable(self._rows) if row is not None]
+            yield from load_layouts(knowledge, sorted({decode_header(row).schema_tag for row in every}))
 
-    def answer(self, knowledge: Knowledge, now_us: int) -> list[AnswerColumn]:
-        """Returns one column per column of the plan.
+    def answer(self, knowledge: Knowledge, now_us: int) -> list[ViewRows]:
+        """Returns what each view of the plan says, one entry per entity row: those read, then those computed.
 
         Args:
             knowledge: with the layouts of all rows read.
             now_us: the request time, from which ages are counted.
         """
-        columns: list[AnswerColumn | None] = [None] * len(self.plan.columns)
-        answer_bytes = 0
-        for read, (request_of_row, position) in zip(self.plan.views, self._reads, strict=True):
-            missing = _missing_row(read)
-            row_of: dict[int | None, Row] = {None: missing}
-            for i in request_of_row:
-                if i not in row_of:
-                    assert i is not None
-                    row_of[i] = row = read_row(read, self._rows[i][position], knowledge, now_us) or missing
-                    self.future_rows += row.times is not None and row.times.event_us > now_us
-            found = [row_of[i] for i in request_of_row]
-            self.view_rows.append((read.name, [row.times.event_us for row in row_of.values() if row.times is not None]))
-            answer_bytes += self._bytes_of(request_of_row, position, found)
-            _refuse_beyond(answer_bytes, "answered")
-            _fill(columns, read, found)
-        for computed in self.plan.on_demand:
-            self._compute(computed, columns)
-        return [column for column in columns if column is not None]
+        found: dict[int, ViewRows] = {}
+        answer_bytes = start = 0
+        for group, (keys, places) in zip(self.plan.groups, self._keys, strict=True):
+            rows_of_key = self._rows[start : start + len(keys)]
+            start += len(keys)
+            for position, read in enumerate(group.reads):
+                rows = [rows[position] for rows in rows_of_key]
+                said = read_view(read, rows, knowledge, now_us)
+                event_us = [us for us in said.times.us if us is not None]
+                self.view_rows.append((read.name, event_us))
+                self.future_rows += sum([us > now_us for us in event_us])
+                if places is not None:
+                    said = said.taken(places)
+                answer_bytes += _answer_bytes(rows, places, said)
+                _refuse_beyond(answer_bytes, "answered")
+                found[group.sources[position]] = said
+        views = [found[source] for source in range(len(self.plan.views))]
+        # An on-demand view reads no other one.
+        return views + [self._computed(read, views) for read in self.plan.on_demand]
 
-    def _bytes_of(self, request_of_row: "RequestOfRow", position: int, found: "list[Row]") -> int:
-        """Returns how many stored bytes of one view are answered; a row counts as often as it was asked for."""
-        rows = (self._rows[i][position] for i in request_of_row if i is not None)
-        whole_bytes = sum(len(row) for row in rows if row is not None)
-        if whole_bytes <= LOOKUP_STORED_BYTES_MAX:
-            return whole_bytes
-        # Of a large row perhaps only a small feature was asked for; elements of lists take 8 bytes, or are short.
-        sizes: dict[type, int] = {str: 1, bytes: 1, list: 8}
-        return sum(len(v) * sizes[type(v)] for row in found for v in row.values if type(v) in sizes)
-
-    def _compute(self, read: OnDemandRead, columns: list[AnswerColumn | None]) -> None:
-        """Runs one on-demand view over the columns read and puts its results among them."""
+    def _computed(self, read: OnDemandRead, views: Sequence[ViewRows]) -> ViewRows:
+        """Returns what one on-demand view says of the rows read."""
         inputs: dict[str, list[Any]] = {}
         for column in (*self.plan.entity_columns.values(), *self.plan.request_columns.values()):
             inputs[column.name] = [python_from_plain(v, column.type_name) for v in self.entities[column.name]]
         for name, place in read.inputs:
-            source = columns[place]
-            assert source is not None
+            source, feature = self.plan.origins[place]
             type_name = self.plan.columns[place].type_name
-            inputs[name] = [_python_from_stored(read, name, value, type_name) for value in source.values]
+            inputs[name] = [_python_from_stored(read, name, v, type_name) for v in views[source].columns[feature]]
         results = run_on_demand(read.view, inputs, self.row_count)
-        for name, place in read.outputs:
-            values = plain_from_python(results[name], self.plan.columns[place].type_name)
-            statuses = [NULL_VALUE if value is None else PRESENT for value in values]
-            columns[place] = AnswerColumn(values, statuses, [None] * self.row_count)
+        columns = [plain_from_python(results[column.name], column.type_name) for column in read.features]
+        statuses = [[NULL_VALUE if value is None else PRESENT for value in values] for values in columns]
+        return ViewRows(columns, statuses, EventTimes([None] * self.row_count))
 
 
-def _fill(columns: list[AnswerColumn | None], read: ViewRead, found: "list[Row]") -> None:
-    """Turns the rows of one view into its columns."""
-    if not found:
-        for slot in read.slots:
-            columns[slot] = AnswerColumn([], [], [])
+def _batches(wanted: Sequence[KeysWanted]) -> Iterator[Sequence[KeysWanted]]:
+    """Yields what is to be read in round trips of bounded size."""
+    if sum(len(keys) for keys, _ in wanted) <= LOOKUP_BATCH_KEYS:
+        yield wanted
         return
-    times = [row.times for row in found]
-    first = found[0].statuses
-    values = zip(*[row.values for row in found], strict=True)
-    if all(row.statuses is first for row in found):
-        shared = {status: [status] * len(found) for status in set(first)}
-        for slot, column, status in zip(read.slots, values, first, strict=True):
-            columns[slot] = AnswerColumn(list(column), shared[status], times)
-        return
-    statuses = zip(*[row.statuses for row in found], strict=True)
-    for slot, column, told in zip(read.slots, values, statuses, strict=True):
-        columns[slot] = AnswerColumn(list(column), told, times)
+    for keys, views in wanted:
+        for start in range(0, len(keys), LOOKUP_BATCH_KEYS):
+            yield [(keys[start : start + LOOKUP_BATCH_KEYS], views)]
+
+
+def _answer_bytes(rows: Sequence[bytes | None], places: Sequence[int | None] | None, found: ViewRows) -> int:
+    """Returns how many stored bytes of one view are answered; a row counts as often as it was asked for."""
+    if places is None:
+        whole_bytes = sum([len(row) for row in rows if row is not None])
+    else:
+        sizes = [0 if row is None else len(row) for row in rows]
+        whole_bytes = sum([sizes[place] for place in places if place is not None])
+    if whole_bytes <= LOOKUP_STORED_BYTES_MAX:
+        return whole_bytes
+    # Of a large row perhaps only a small feature was asked for; elements of lists take 8 bytes, or are short.
+    size_of: dict[type, int] = {str: 1, bytes: 1, list: 8}
+    values = chain.from_iterable(found.columns)
+    return sum(len(value) * size_of[type(value)] for value in values if type(value) in size_of)
 
 
 def _python_from_stored(read: OnDemandRead, name: str, value: Any, type_name: str) -> Any:
@@ -164,48 +150,6 @@ def _refuse_beyond(stored_bytes: int, done: str) -> None:
             f"the rows asked for hold more than {LOOKUP_STORED_BYTES_MAX} bytes, which is all that is {done} at once; "
             "ask for fewer keys in each request"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What one stored row says at request time: one value and status per wanted feature."""
-
-    values: Sequence[Any]
-    statuses: Sequence[str]
-    times: RowTimes | None
-
-
-@cache
-def _all(status: str, count: int) -> tuple[str, ...]:
-    """Returns one status for all features of a row: always the same object, by which equal rows are known."""
-    return (status,) * count
-
-
-def _missing_row(read: ViewRead) -> Row:
-    count = len(read.wanted)
-    return Row((None,) * count, _all(NOT_FOUND, count), None)
-
-
-def read_row(read: ViewRead, row: bytes | None, knowledge: Knowledge, now_us: int) -> Row | None:
-    """Returns what one stored row says at request time, None where there is no row."""
-    if row is None:
-        return None
-    header = decode_header(row)
-    try:
-        values = read.decoder(header.schema_tag, knowledge.layouts).decode(row, header.body_start)
-    except StoredRowError as error:
-        raise StoredRowError(f"feature view {read.name!r}: {error}") from error
-    is_outside = read.ttl_us and header.times.event_us < now_us - read.ttl_us
-    if type(values) is tuple:
-        count = len(values)
-        if is_outside:
-            return Row((None,) * count, _all(OUTSIDE_MAX_AGE, count), header.times)
-        return Row(values, _all(PRESENT, count), header.times)
-    if is_outside:
-        statuses = [NOT_FOUND if v is ABSENT else OUTSIDE_MAX_AGE for v in values]
-        return Row((None,) * len(values), statuses, header.times)
-    statuses = [NOT_FOUND if v is ABSENT else NULL_VALUE if v is None else PRESENT for v in values]
-    return Row([None if v is ABSENT else v for v in values], statuses, header.times)
 
 
 def run_on_demand(view: Any, inputs: Mapping[str, list[Any]], row_count: int) -> Mapping[str, list[Any]]:
@@ -253,8 +197,7 @@ def _row_count(plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> int:
     if len(set(lengths.values())) > 1:
         raise UnequalLengths(f"entity columns have different lengths: {lengths}; give one value per entity row in each")
     # Without any key or request field, a lookup asks for the one row of entity-less views.
-    needs_columns = bool(plan.entity_columns or plan.request_columns)
-    count = next(iter(lengths.values()), 0 if needs_columns else 1)
+    count = next(iter(lengths.values()), 0 if plan.given_columns else 1)
     if count > LOOKUP_KEYS_MAX:
         raise TooLarge(f"{count} entity rows asked for, at most {LOOKUP_KEYS_MAX} are allowed; split the request")
     if count * len(plan.columns) > LOOKUP_VALUES_MAX:
@@ -266,76 +209,50 @@ def _row_count(plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> int:
 
 
 def _checked_entities(plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """Returns the entity columns as plain values, in the request's order.
+    """Returns the entity columns as plain values, in the request's order."""
+    if entities.keys() != plan.given_columns.keys():
+        raise _other_columns(plan, entities)
+    return {name: plain_from_request(plan.given_columns[name], values) for name, values in entities.items()}
 
-    A column that nothing asks for is refused: it is mostly a misspelt one.
+
+def _other_columns(plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> InputError:
+    """Returns the error for entity columns that are not those of the plan.
+
+    One that nothing asks for is an error too: it is mostly a misspelt one.
     """
-    known: dict[str, Column] = {**plan.request_columns, **plan.entity_columns}
+    got = f"(got {sorted(entities)})"
     for read in plan.views:
         for column in read.key_columns:
             if column not in entities:
-                raise MissingJoinKey(
-                    f"feature view {read.name!r}: join key {column!r} is missing from the entity columns "
-                    f"(got {sorted(entities)}); add the column or rename it"
+                return MissingJoinKey(
+                    f"feature view {read.name!r}: join key {column!r} is missing from the entity columns {got}; "
+                    "add the column or rename it"
                 )
     for name in plan.request_columns:
         if name not in entities:
-            raise MissingJoinKey(
-                f"request field {name!r} of an on-demand feature view is missing from the entity columns "
-                f"(got {sorted(entities)}); add the column"
+            return MissingJoinKey(
+                f"request field {name!r} of an on-demand feature view is missing from the entity columns {got}; "
+                "add the column"
             )
-    checked = {}
-    for name, values in entities.items():
-        if (column := known.get(name)) is None:  # type: ignore[assignment]
-            raise EntityRowsError(
-                f"entity column {name!r} is neither a join key nor a request field of the features asked for "
-                f"(those are {sorted(known)}); remove it or correct its name"
-            )
-        checked[name] = plain_from_request(column, values)
-    return checked
+    name = next(name for name in entities if name not in plan.given_columns)
+    return EntityRowsError(
+        f"entity column {name!r} is neither a join key nor a request field of the features asked for "
+        f"(those are {sorted(plan.given_columns)}); remove it or correct its name"
+    )
 
 
-RequestOfRow = list[int | None]
-
-
-def _requests(
-    plan: OnlinePlan, entities: Mapping[str, list[Any]], row_count: int
-) -> tuple[list[tuple[RequestOfRow, int]], list[tuple[bytes, list[str]]]]:
-    """Returns, per view, which request answers each entity row and where in it, and the requests themselves.
-
-    Views with the same keys share requests, and so do equal keys, however often they are asked for.
-    """
-    reads: list[tuple[RequestOfRow, int]] = []
-    requests: list[tuple[bytes, list[str]]] = []
-    request_of_key: dict[bytes, int] = {}
-    groups: dict[tuple[Any, ...], tuple[RequestOfRow, list[str]]] = {}
-    for read in plan.views:
-        group_key = (read.encoder.names, read.key_columns, tuple(c.type_name for c in read.definition.join_keys))
-        if group_key not in groups:
-            views: list[str] = []
-            request_of_row: RequestOfRow = []
-            for key in _keys(read, entities, row_count):
-                if key is None:
-                    request_of_row.append(None)
-                    continue
-                if key not in request_of_key:
-                    request_of_key[key] = len(requests)
-                    requests.append((key, views))
-                request_of_row.append(request_of_key[key])
-            groups[group_key] = (request_of_row, views)
-            request_of_key = {}
-        request_of_row, views = groups[group_key]
-        reads.append((request_of_row, len(views)))
-        views.append(read.definition.name)
-    return reads, requests
-
-
-def _keys(read: ViewRead, entities: Mapping[str, list[Any]], row_count: int) -> list[bytes | None]:
-    columns = [entities[column] for column in read.key_columns]
-    encode = read.encoder.encode
-    if not columns:
-        return [encode(())] * row_count
+def _keys(group: KeyGroup, entities: Mapping[str, Sequence[Any]], row_count: int) -> list[bytes | None]:
+    """Returns the entity key of each entity row, None where a part of it is null."""
     try:
-        return [encode(values) for values in zip(*columns, strict=True)]
+        return group.encoder.encode_all([entities[column] for column in group.key_columns], row_count)
     except WrongType as error:
-        raise WrongType(f"feature view {read.name!r}: {error}") from error
+        raise WrongType(f"feature view {group.reads[0].name!r}: {error}") from error
+
+
+def _distinct(keys: Sequence[bytes | None]) -> tuple[list[bytes], list[int | None] | None]:
+    """Returns the keys to read, each once, and which of them each entity row has (None: just as they stand)."""
+    distinct = list(dict.fromkeys([key for key in keys if key is not None]))
+    if len(distinct) == len(keys):
+        return distinct, None
+    place_of = {key: place for place, key in enumerate(distinct)}
+    return distinct, [None if key is None else place_of[key] for key in keys]

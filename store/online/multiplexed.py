@@ -19,7 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from store.errors import OnlineStoreUnavailable
 from store.limits import REDIS_BATCHES_MAX, REDIS_LATE_GRACE_SECONDS
-from store.online.conversations import Command
+from store.online.commands import Command, packed
 
 Connect = Callable[[], AbstractConnection]
 _SERVER_CLOSED = "the connection was closed by the server"
@@ -45,6 +45,7 @@ class _Pipe(asyncio.Protocol):
         self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=parser.parse_error)
         self._timeout_seconds = timeout_seconds
         self._batches: deque[_Batch] = deque()
+        self._unsent: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
         self._is_late = False
         self.is_open = True
@@ -59,23 +60,35 @@ class _Pipe(asyncio.Protocol):
         """Sends a batch; the future gets one reply a command, errors among them.
 
         Raises:
-            RedisConnectionError: the connection was lost; nothing was sent.
+            RedisConnectionError: the connection was lost; nothing is sent.
             OnlineStoreUnavailable: too many batches are under way.
         """
-        if self._transport.is_closing():
-            # uvloop refuses to write where the other end has hung up, with an error that says nothing of it.
-            self.drop(RedisConnectionError(_SERVER_CLOSED))
+        if self._is_closing():
             raise RedisConnectionError(_SERVER_CLOSED)
         if len(self._batches) >= REDIS_BATCHES_MAX:
             raise OnlineStoreUnavailable(f"{REDIS_BATCHES_MAX} batches already wait for Redis; try again in a moment")
         waiter = self._loop.create_future()
         batch = _Batch(len(commands), waiter, self._loop.time() + self._timeout_seconds)
-        data = b"".join([hiredis.pack_command(command) for command in commands])
+        if not self._unsent:
+            # Callers of the same turn of the loop share one write, which costs as much as packing ten batches.
+            self._loop.call_soon(self._flush)
+        self._unsent.append(packed(commands))
         self._batches.append(batch)
         if self._timer is None:
             self._timer = self._loop.call_at(batch.deadline, self._check)
-        self._transport.write(data)
         return waiter
+
+    def _flush(self) -> None:
+        data, self._unsent = b"".join(self._unsent), []
+        if self.is_open and not self._is_closing():
+            self._transport.write(data)
+
+    def _is_closing(self) -> bool:
+        """Whether the other end has hung up; uvloop then refuses to write, with an error that says nothing of it."""
+        if self._transport.is_closing():
+            self.drop(RedisConnectionError(_SERVER_CLOSED))
+            return True
+        return False
 
     def data_received(self, data: bytes) -> None:
         """Gives replies to whom they belong."""
@@ -148,6 +161,21 @@ class Multiplexed:
         self._pipe: _Pipe | None = None
         self._connecting: asyncio.Task[_Pipe] | None = None
 
+    def begin(self, commands: Sequence[Command]) -> "asyncio.Future[list[Any]] | None":
+        """Sends a batch over the connection as it stands; None where there is none, and then nothing is sent.
+
+        The future gets the replies, errors among them, or RedisConnectionError or RedisTimeoutError.
+
+        Raises:
+            OnlineStoreUnavailable: too many batches are under way.
+        """
+        if self._pipe is None or not self._pipe.is_open:
+            return None
+        try:
+            return self._pipe.send(commands)
+        except RedisConnectionError:
+            return None
+
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
         """Returns the replies to a batch; an error among them is raised.
 
@@ -164,7 +192,7 @@ class Multiplexed:
             if pipe is None or not pipe.is_open:
                 pipe = await self._opened()
             try:
-                return _checked(await pipe.send(commands))
+                return checked(await pipe.send(commands))
             except ReadOnlyError as error:
                 # The master has become a replica; its address may lead to another one by now.
                 pipe.drop(RedisConnectionError(str(error)))
@@ -202,7 +230,8 @@ class Multiplexed:
             await asyncio.sleep(0)
 
 
-def _checked(replies: list[Any]) -> list[Any]:
+def checked(replies: list[Any]) -> list[Any]:
+    """Returns the replies to a batch; an error among them is raised."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply

@@ -15,10 +15,12 @@ from feast.utils import _parse_feature_ref
 
 from store.definitions_from_feast import column_of, ttl_us, view_definition
 from store.errors import InputError, TooLarge, UnknownObject
-from store.kernel.codec import Decoder, RowLayout
+from store.kernel.codec import RowLayout
+from store.kernel.decoding import Decoder
 from store.kernel.definitions import Column, ViewDefinition
 from store.kernel.keys import EntityKeyEncoder, entity_key_encoder
 from store.limits import LOOKUP_FEATURES_MAX
+from store.online.json_form import JsonForm, JsonOutput, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class ViewRead:
         definition: the view as stored.
         encoder: of its entity keys.
         key_columns: for each join key of the encoder, the request's entity column that holds it.
-        wanted: the features to read; `slots` are their places among the plan's columns.
+        wanted: the features to read.
         version: the number that Feast gives the definition, 0 if it gives none.
     """
 
@@ -50,7 +52,6 @@ class ViewRead:
     encoder: EntityKeyEncoder
     key_columns: tuple[str, ...]
     wanted: tuple[Column, ...]
-    slots: tuple[int, ...]
     ttl_us: int
     version: int
     decoders: dict[int, Decoder] = field(default_factory=dict)
@@ -59,16 +60,54 @@ class ViewRead:
         """Returns the decoder for rows with a schema tag, whose layout must be known."""
         decoder = self.decoders.get(schema_tag)
         if decoder is None:
-            decoder = self.decoders[schema_tag] = layouts[schema_tag].decoder(self.wanted)
+            decoder = self.decoders[schema_tag] = Decoder(layouts[schema_tag], self.wanted)
         return decoder
 
 
 @dataclass(frozen=True, slots=True)
-class OnDemandRead:
-    """One on-demand view to compute: its function's output columns and where they go among the plan's columns."""
+class KeyGroup:
+    """Views that are read by the same entity keys, so that one command a key reads them all.
 
+    Attributes:
+        reads: the views, in the order in which a reply holds their rows.
+        sources: their places among the plan's views.
+        stored_names: their names in Redis.
+    """
+
+    encoder: EntityKeyEncoder
+    key_columns: tuple[str, ...]
+    reads: tuple[ViewRead, ...]
+    sources: tuple[int, ...]
+    stored_names: tuple[str, ...]
+
+    @classmethod
+    def all_of(cls, reads: Sequence[ViewRead]) -> "tuple[KeyGroup, ...]":
+        """Returns the groups that some reads fall into."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for source, read in enumerate(reads):
+            join_keys = tuple((column.name, column.type_name) for column in sorted_join_keys(read))
+            groups.setdefault((read.key_columns, join_keys), []).append(source)
+        return tuple(cls._of([reads[source] for source in sources], sources) for sources in groups.values())
+
+    @classmethod
+    def _of(cls, reads: Sequence[ViewRead], sources: Sequence[int]) -> "KeyGroup":
+        names = tuple(read.definition.name for read in reads)
+        return cls(reads[0].encoder, reads[0].key_columns, tuple(reads), tuple(sources), names)
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandRead:
+    """One on-demand view to compute.
+
+    Attributes:
+        name: the view as the request calls it.
+        features: the features to give.
+        inputs: names of its function's inputs, each with its place among the plan's columns.
+    """
+
+    name: str
     view: OnDemandFeatureView
-    outputs: tuple[tuple[str, int], ...]
+    features: tuple[Column, ...]
     inputs: tuple[tuple[str, int], ...]
 
 
@@ -79,20 +118,37 @@ class OnlinePlan:
     Attributes:
         entity_columns: the join keys, by the name that the request uses, that must be given.
         request_columns: the request data that on-demand views need and that must be given.
+        given_columns: all that must be given.
+        views: all that is read, in the order of the request.
+        groups: the same by entity key.
         columns: all feature columns, read or computed.
+        origins: where each column comes from: which of the views (those read, then those computed), and which of its
+            features.
         names: the name of each column in the answer.
-        view_names: the view of each column, as the request calls it.
         outputs: the columns that the caller asked for, in that order.
+        json_form: the constant parts of an answer in JSON.
     """
 
     entity_columns: Mapping[str, Column]
     request_columns: Mapping[str, Column]
+    given_columns: Mapping[str, Column]
     views: tuple[ViewRead, ...]
+    groups: tuple[KeyGroup, ...]
     on_demand: tuple[OnDemandRead, ...]
     columns: tuple[Column, ...]
+    origins: tuple[Origin, ...]
     names: tuple[str, ...]
-    view_names: tuple[str, ...]
     outputs: tuple[int, ...]
+    json_form: JsonForm
+
+    @property
+    def view_versions(self) -> dict[str, int]:
+        """The definition's number of each view read."""
+        return _view_versions(self.views)
+
+
+def _view_versions(reads: Sequence[ViewRead]) -> dict[str, int]:
+    return {read.name.partition("@")[0]: read.version for read in reads}
 
 
 def compile_plan(registry: BaseRegistry, project: str, features: Asked, *, full_feature_names: bool) -> OnlinePlan:
@@ -138,17 +194,23 @@ class _Compiler:
         entity_columns = {
             column: Column(column, join_key.type_name)
             for read in views
-            for column, join_key in zip(read.key_columns, _sorted_join_keys(read), strict=True)
+            for column, join_key in zip(read.key_columns, sorted_join_keys(read), strict=True)
         }
+        origins = self._origins(views, on_demand)
+        view_of = [view_name for view_name, _ in self._places]
+        parts = [JsonOutput(self._names[p], view_of[p], origins[p], self._columns[p].type_name) for p in outputs]
         return OnlinePlan(
             entity_columns=entity_columns,
             request_columns=request_columns,
+            given_columns={**request_columns, **entity_columns},
             views=views,
+            groups=KeyGroup.all_of(views),
             on_demand=on_demand,
             columns=tuple(self._columns),
+            origins=origins,
             names=tuple(self._names),
-            view_names=tuple(view_name for view_name, _ in self._places),
             outputs=outputs,
+            json_form=JsonForm.of(parts, _view_versions(views)),
         )
 
     def _service_features(self, service: ServiceName) -> list[tuple[str, str]]:
@@ -234,7 +296,7 @@ class _Compiler:
         reads = []
         for view_name in [name for name, view in self._views.items() if _is_computed(view)]:
             view = self._views[view_name]
-            outputs = tuple((f, place) for (name, f), place in self._places.items() if name == view_name)
+            features = tuple(self._columns[place] for (name, _), place in self._places.items() if name == view_name)
             inputs: list[tuple[str, str, int]] = []
             for projection in view.source_feature_view_projections.values():
                 source_name = projection.name_to_use()
@@ -246,7 +308,7 @@ class _Compiler:
             # Feast adds the other form of each name; given both, it would make a column twice.
             is_ambiguous = len({name for name, _, _ in inputs}) < len(inputs)
             named = tuple((full if is_ambiguous else short, place) for short, full, place in inputs)
-            reads.append(OnDemandRead(view, outputs, named))
+            reads.append(OnDemandRead(view_name, view, features, named))
         return reads
 
     def _place_source(self, source_name: str, projection: Any, feature: str) -> int:
@@ -260,7 +322,7 @@ class _Compiler:
     def _view_reads(self) -> list[ViewRead]:
         reads = []
         for view_name, view in self._views.items():
-            places = [(f, place) for (name, f), place in self._places.items() if name == view_name]
+            places = [place for (name, _), place in self._places.items() if name == view_name]
             if _is_computed(view) or not places:
                 continue
             definition = view_definition(self._project, view, is_versioned=self._is_versioned)
@@ -272,13 +334,24 @@ class _Compiler:
                     definition=definition,
                     encoder=encoder,
                     key_columns=tuple(join_key_map.get(name, name) for name in encoder.names),
-                    wanted=tuple(self._columns[place] for _, place in places),
-                    slots=tuple(place for _, place in places),
+                    wanted=tuple(self._columns[place] for place in places),
                     ttl_us=ttl_us(view),
                     version=getattr(view, "current_version_number", None) or 0,
                 )
             )
         return reads
+
+    def _origins(self, views: Sequence[ViewRead], on_demand: Sequence[OnDemandRead]) -> tuple[Origin, ...]:
+        """Returns where each column comes from; the features of a view lie in the order of their places."""
+        names = [read.name for read in views] + [read.name for read in on_demand]
+        source_of = {name: source for source, name in enumerate(names)}
+        counts = [0] * len(source_of)
+        origins = []
+        for view_name, _ in self._places:
+            source = source_of[view_name]
+            origins.append((source, counts[source]))
+            counts[source] += 1
+        return tuple(origins)
 
 
 def _is_computed(view: BaseFeatureView) -> bool:
@@ -286,5 +359,6 @@ def _is_computed(view: BaseFeatureView) -> bool:
     return isinstance(view, OnDemandFeatureView) and not view.write_to_online_store
 
 
-def _sorted_join_keys(read: ViewRead) -> list[Column]:
+def sorted_join_keys(read: ViewRead) -> list[Column]:
+    """Returns the join keys of a view in the order in which its encoder takes their values."""
     return sorted(read.definition.join_keys, key=lambda column: column.name)

@@ -11,7 +11,10 @@ from store.online.plan import Asked, OnlinePlan, ServiceName, compile_plan
 
 
 class PlanCache:
-    """The least recently used plans go first; all go when the registry has changed."""
+    """The least recently used plans go first; all go when the registry has changed.
+
+    Whoever holds a registry that does not change says which state it is; else the registry is asked at each use.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -25,8 +28,12 @@ class PlanCache:
         features: Asked,
         *,
         full_feature_names: bool,
+        state: object = None,
     ) -> OnlinePlan:
         """Returns the plan of a feature service or list, compiling it if it is not there.
+
+        Args:
+            state: an object that stands for one state of the registry for ever; None where the registry may change.
 
         Raises:
             UnknownObject, InputError: as `compile_plan`.
@@ -34,14 +41,15 @@ class PlanCache:
         what = ("service", features.name) if isinstance(features, ServiceName) else ("list", *features)
         key = (project, full_feature_names, *what)
         with self._lock:
-            if self._is_current(registry) and key in self._plans:
+            is_current = self._version is state if state is not None else self._is_current(registry)
+            if is_current and key in self._plans:
                 self._plans.move_to_end(key)
                 return self._plans[key]
-        version = _version_of(registry)
+        version = state if state is not None else _version_of(registry)
         plan = compile_plan(registry, project, features, full_feature_names=full_feature_names)
         with self._lock:
             # A registry that was renewed meanwhile may have given the plan one half old and one half new.
-            if version is not None and version == _version_of(registry):
+            if version is not None and (version is state or version == _version_of(registry)):
                 if version != self._version:
                     self._plans.clear()
                     self._version = version

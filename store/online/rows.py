@@ -30,8 +30,8 @@ from store.online.conversations import (
     register_layout,
     write_rows,
 )
-from store.online.lookup import NOT_FOUND, Row, read_row
 from store.online.plan import ViewRead
+from store.online.stored_rows import NOT_FOUND, Row, read_row
 
 ProtoRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
 
@@ -48,7 +48,7 @@ class ViewLookup:
         """Reads the stored rows, and the layouts that are not yet known."""
         view = self.read.definition.name
         asked = list(dict.fromkeys(key for key in self._keys if key is not None))
-        rows = yield from read_rows(knowledge, [view], [(key, [view]) for key in asked])
+        rows = yield from read_rows(knowledge, [(asked, (view,))])
         self._row_of = {key: row for key, (row,) in zip(asked, rows, strict=True)}
         tags = {decode_header(row).schema_tag for row in self._row_of.values() if row is not None}
         yield from load_layouts(knowledge, sorted(tags))
@@ -79,7 +79,7 @@ def entity_key_rows(
             )
     wanted = tuple(known[name] for name in (sorted(known) if requested is None else requested))
     encoder = entity_key_encoder(config.project, definition.join_keys)
-    read = ViewRead(table.name, definition, encoder, encoder.names, wanted, (), ttl_us(table), 0)
+    read = ViewRead(table.name, definition, encoder, encoder.names, wanted, ttl_us(table), 0)
     return ViewLookup(read, [encode_entity_key(config.project, key) for key in entity_keys])
 
 

@@ -12,8 +12,9 @@ from store.errors import MaterializationBusy
 from store.kernel import keys
 from store.limits import LEASE_SECONDS, PIPELINE_CALLS_MAX, SCAN_COUNT, SCRIPT_ROWS_MAX
 from store.online.client import RedisSession
+from store.online.commands import Command
 from store.online.connection import REDIS_ERRORS, translated
-from store.online.conversations import Command, Conversation, chunks, last_generation, script
+from store.online.conversations import Conversation, chunks, last_generation, script
 
 _BATCH_KEYS = SCRIPT_ROWS_MAX * PIPELINE_CALLS_MAX
 

@@ -1,7 +1,9 @@
 """Redis names are injective, carry their project as a prefix of its own, and share a slot per entity key."""
 
 import fnmatch
+import re
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -54,6 +56,29 @@ def test_different_entity_keys_have_different_names(p: str, left: dict, q: str, 
 def test_an_entity_key_is_taken_apart_into_its_values(project: str, entity: dict) -> None:  # type: ignore[type-arg]
     expected = {name: encode_value(name, type_name, value) for name, (type_name, value) in entity.items()}
     assert split_entity_key(project, encode(project, entity)) == expected
+
+
+@given(
+    st.sampled_from(["INT32", "INT64", "UNIX_TIMESTAMP", "STRING"]),
+    st.lists(st.none() | st.integers(-(2**63) - 1, 2**63) | st.integers(-5, 5) | st.booleans() | st.just("x")),
+    st.booleans(),
+)
+def test_many_keys_at_once_are_those_one_by_one(type_name: str, values: list[Any], is_composite: bool) -> None:
+    columns = [Column("k", type_name), Column("l", "BOOL")][: 1 + is_composite]
+    encoder = entity_key_encoder("p", columns)
+    rows = [(value, True)[: len(columns)] for value in values]
+    try:
+        expected = [encoder.encode(row) for row in rows]
+    except WrongType as error:
+        with pytest.raises(WrongType, match=re.escape(str(error))):
+            encoder.encode_all(list(zip(*rows, strict=True)), len(rows))
+        return
+    assert encoder.encode_all([list(column) for column in zip(*rows, strict=True)] or [[]], len(rows)) == expected
+
+
+def test_keys_without_join_keys_are_all_the_same() -> None:
+    encoder = entity_key_encoder("p", [])
+    assert encoder.encode_all([], 2) == [encoder.encode(())] * 2
 
 
 @given(projects, projects, entity_keys)

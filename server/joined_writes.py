@@ -1,0 +1,48 @@
+"""Writes of one turn of the event loop joined into one: head and body of an answer leave in one packet.
+
+Each write is a call into the kernel and wakes the reader, which together take longer than a lookup's own work.
+"""
+
+import asyncio
+from typing import Any
+
+
+class JoinedWrites:
+    """A transport that keeps what is written until the turn ends, and is the other transport in all else."""
+
+    __slots__ = ("_call_soon", "_parts", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._call_soon = loop.call_soon
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns what the other transport has under a name."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Takes data; it is written with what else comes in this turn."""
+        if not self._parts:
+            self._call_soon(self._flush)
+        self._parts.append(data)
+
+    def write_eof(self) -> None:
+        """Writes what is left, then the end."""
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        """Writes what is left, then closes."""
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Closes at once; what is left is lost, as is what the other transport has not written yet."""
+        self._parts.clear()
+        self._transport.abort()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.writelines(parts)
