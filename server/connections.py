@@ -68,11 +68,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         if self._is_in_head:
             self._head_bytes += len(data)
+        super().data_received(data)
+        if self._is_in_head and self._head_bytes and not self._is_refused:
             # Also lines without anything in them, which begin no request, may not go on for ever.
             self._await_head()
-        super().data_received(data)
-        if self._is_in_head and self._head_bytes > HEAD_BYTES_MAX and not self._is_refused:
-            self._refuse_head()
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse_head()
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what is no HTTP; uvicorn has a word for it."""
@@ -96,7 +97,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Begins a head."""
         super().on_message_begin()
         self._is_in_head = True
-        self._await_head()
 
     def on_headers_complete(self) -> None:
         """Ends a head: begins the request, or refuses it."""

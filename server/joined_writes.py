@@ -21,6 +21,10 @@ class JoinedWrites:
         """Returns what the other transport has under a name."""
         return getattr(self._transport, name)
 
+    def is_closing(self) -> bool:
+        """Whether the transport is closed or about to be."""
+        return self._transport.is_closing()
+
     def write(self, data: bytes) -> None:
         """Takes data; it is written with what else comes in this turn."""
         if not self._parts:

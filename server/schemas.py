@@ -25,6 +25,11 @@ class LookupBody(msgspec.Struct, forbid_unknown_fields=True):
     full_feature_names: bool = False
     include_feature_view_version_metadata: bool = False
 
+    @property
+    def keys_min(self) -> int:
+        """How many distinct keys its JSON has at least: those of the fields that are not empty, and the columns'."""
+        return 1 + len(self.entities) + bool(self.features) + bool(self.feature_service)
+
 
 class HistoricalBody(msgspec.Struct, forbid_unknown_fields=True):
     """Entity rows as columns, `event_timestamp` among them, and the features to join to them.
@@ -134,7 +139,7 @@ def decode(body: bytes | mmap, kind: type[Body]) -> Body:
     """
     try:
         decoded = msgspec.json.decode(body, type=kind)
-        refuse_repeated_keys(body)
+        refuse_repeated_keys(body, decoded.keys_min if isinstance(decoded, LookupBody) else 0)
         return decoded
     except msgspec.ValidationError as error:
         fields = ", ".join(kind.__struct_fields__)  # type: ignore[attr-defined]

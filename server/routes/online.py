@@ -18,12 +18,11 @@ from server.schemas import (
     LookupBody,
     check_selection,
     decode,
-    row_count_of,
 )
 from server.state import ServerState, state_of
 from store.clock import from_us
 from store.errors import LarderError
-from store.limits import LOOKUP_FEATURES_MAX, LOOKUP_KEYS_MAX
+from store.limits import LOOKUP_FEATURES_MAX
 from store.requests import LookupRequest
 
 if TYPE_CHECKING:
@@ -89,7 +88,6 @@ async def _looked_up(state: ServerState, raw: bytes) -> tuple[bytes, str]:
     """Returns the answer to a body, and the instant by which ages were judged."""
     body = decode(raw, LookupBody)
     check_selection(body.features, body.feature_service, LOOKUP_FEATURES_MAX)
-    row_count_of(body.entities, "entities", LOOKUP_KEYS_MAX)
     found = await state.store.lookup(
         LookupRequest(
             entities=body.entities,

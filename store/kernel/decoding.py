@@ -170,8 +170,10 @@ class _AlikeReader:
         times: list[int] = []
         read = []
         for row in rows:
+            if not row.startswith(head):
+                return None
             event, nulls, *values = self._one.unpack_from(row)
-            if nulls != self._no_nulls or not row.startswith(head):
+            if nulls != self._no_nulls:
                 return None
             times.append(int.from_bytes(event, "big") - BIAS_US)
             position = self._one.size
@@ -186,7 +188,9 @@ class _AlikeReader:
         size = self._dtype.itemsize
         joined = b"".join([row[:size] for row in rows])
         if len(joined) < size * len(rows):
-            raise IndexError(size)
+            if all(row.startswith(head) for row in rows):
+                raise IndexError(size)
+            return None
         table = np.frombuffer(joined, self._dtype)
         heads = table["head"].tobytes()
         if heads != head * len(rows) or table["nulls"].tobytes().strip(b"\0"):

@@ -79,20 +79,24 @@ class Lookup:
         for group, (keys, places) in zip(self.plan.groups, self._keys, strict=True):
             rows_of_key = self._rows[start : start + len(keys)]
             start += len(keys)
-            for position, read in enumerate(group.reads):
+            for position, (source, read) in enumerate(zip(group.sources, group.reads, strict=True)):
                 rows = [rows[position] for rows in rows_of_key]
                 said = read_view(read, rows, knowledge, now_us)
-                event_us = [us for us in said.times.us if us is not None]
-                self.view_rows.append((read.name, event_us))
-                self.future_rows += sum([us > now_us for us in event_us])
+                self._count(read.name, said.times.us, now_us)
                 if places is not None:
                     said = said.taken(places)
-                answer_bytes += _answer_bytes(rows, places, said)
-                _refuse_beyond(answer_bytes, "answered")
-                found[group.sources[position]] = said
+                    answer_bytes += _answer_bytes(rows, places, said)
+                    _refuse_beyond(answer_bytes, "answered")
+                found[source] = said
         views = [found[source] for source in range(len(self.plan.views))]
         # An on-demand view reads no other one.
         return views + [self._computed(read, views) for read in self.plan.on_demand]
+
+    def _count(self, view: str, times_us: Sequence[int | None], now_us: int) -> None:
+        event_us = [us for us in times_us if us is not None]
+        self.view_rows.append((view, event_us))
+        if event_us and max(event_us) > now_us:
+            self.future_rows += sum(us > now_us for us in event_us)
 
     def _computed(self, read: OnDemandRead, views: Sequence[ViewRows]) -> ViewRows:
         """Returns what one on-demand view says of the rows read."""
@@ -119,13 +123,13 @@ def _batches(wanted: Sequence[KeysWanted]) -> Iterator[Sequence[KeysWanted]]:
             yield [(keys[start : start + LOOKUP_BATCH_KEYS], views)]
 
 
-def _answer_bytes(rows: Sequence[bytes | None], places: Sequence[int | None] | None, found: ViewRows) -> int:
-    """Returns how many stored bytes of one view are answered; a row counts as often as it was asked for."""
-    if places is None:
-        whole_bytes = sum([len(row) for row in rows if row is not None])
-    else:
-        sizes = [0 if row is None else len(row) for row in rows]
-        whole_bytes = sum([sizes[place] for place in places if place is not None])
+def _answer_bytes(rows: Sequence[bytes | None], places: Sequence[int | None], found: ViewRows) -> int:
+    """Returns how many stored bytes of one view are answered, each row as often as it was asked for.
+
+    Rows that are asked for once need no count: what is read is bounded already.
+    """
+    sizes = [0 if row is None else len(row) for row in rows]
+    whole_bytes = sum([sizes[place] for place in places if place is not None])
     if whole_bytes <= LOOKUP_STORED_BYTES_MAX:
         return whole_bytes
     # Of a large row perhaps only a small feature was asked for; elements of lists take 8 bytes, or are short.
@@ -195,7 +199,9 @@ def _row_count(plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> int:
             )
     lengths = {name: len(values) for name, values in entities.items()}
     if len(set(lengths.values())) > 1:
-        raise UnequalLengths(f"entity columns have different lengths: {lengths}; give one value per entity row in each")
+        raise UnequalLengths(
+            f"entity columns have different lengths: {shown(lengths)}; give one value per entity row in each"
+        )
     # Without any key or request field, a lookup asks for the one row of entity-less views.
     count = next(iter(lengths.values()), 0 if plan.given_columns else 1)
     if count > LOOKUP_KEYS_MAX:

@@ -87,9 +87,10 @@ def test_one_row_that_differs_leaves_all_to_be_read_one_by_one(size: int, other:
 
 
 @pytest.mark.parametrize("size", [2, 40])
-def test_a_row_of_another_layout_leaves_all_to_be_read_one_by_one(size: int) -> None:
+@pytest.mark.parametrize("features", [0, 1, 3])
+def test_a_row_of_another_layout_leaves_all_to_be_read_one_by_one(size: int, features: int) -> None:
     written = [stored(DECLARED, whole_row(i), RowTimes(i)) for i in range(size)]
-    other = stored(DECLARED[:3], whole_row(1), RowTimes(1))
+    other = stored(DECLARED[:features], whole_row(1), RowTimes(1))
     assert Decoder(LAYOUT, DECLARED).decode_alike([*written, other]) is None
 
 

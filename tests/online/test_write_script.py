@@ -63,7 +63,7 @@ def test_the_row_that_stands_is_the_one_of_the_model(session: RedisSession, rows
         expected = winner
     encoded = [stored(row, LAYOUT.tag, number) for number, row in enumerate(rows)]
     assert write(session, knowledge, [(b"1:p:{k}", row) for row in encoded]) == replaced
-    [[row]] = session.hold(read_rows(knowledge, ["v"], [(b"1:p:{k}", ["v"])]))
+    [[row]] = session.hold(read_rows(knowledge, [([b"1:p:{k}"], ("v",))]))
     assert row in [e for e, given_row in zip(encoded, rows, strict=True) if given_row == expected]
 
 
@@ -89,7 +89,7 @@ def test_many_writers_in_any_order_end_in_the_same_state(session: RedisSession) 
     for thread in threads:
         thread.join()
     newest = {key: max(row for k, row in rows if k == key) for key in keys}
-    answers = session.hold(read_rows(Knowledge("p"), ["v"], [(key, ["v"]) for key in keys]))
+    answers = session.hold(read_rows(Knowledge("p"), [(keys, ("v",))]))
     headers = [row[:14] for [row] in answers if row is not None]
     assert headers == [newest[key][:14] for key in keys]
 
