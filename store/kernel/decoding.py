@@ -212,14 +212,18 @@ class _AlikeReader:
         for _ in self._unpackers:
             sizes = [row[end] for row, end in zip(rows, ends, strict=True)]
             if LONG_SIZE in sizes:
-                extents.append([_extent(row, end) for row, end in zip(rows, ends, strict=True)])
+                both = [_extent(row, end) for row, end in zip(rows, ends, strict=True)]
+                starts, ends = [start for start, _ in both], [end for _, end in both]
             else:
-                extents.append([(end + 1, end + 1 + size) for end, size in zip(ends, sizes, strict=True)])
-            ends = [end for _, end in extents[-1]]
+                starts = [end + 1 for end in ends]
+                ends = [start + size for start, size in zip(starts, sizes, strict=True)]
+            extents.append((starts, ends))
         # A row ends with its last value: one that is cut short makes all of them too short.
         if self._unpackers and sum(ends) > sum(map(len, rows)):
             raise IndexError(max(ends))
         return [
-            () if unpack is None else [unpack(row[start:end]) for row, (start, end) in zip(rows, found, strict=True)]
-            for unpack, found in zip(self._unpackers, extents, strict=True)
+            ()
+            if unpack is None
+            else [unpack(row[start:end]) for row, start, end in zip(rows, starts, ends, strict=True)]
+            for unpack, (starts, ends) in zip(self._unpackers, extents, strict=True)
         ]

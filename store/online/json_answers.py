@@ -28,6 +28,11 @@ class _JsonColumn(msgspec.Struct, gc=False):
     event_timestamps: msgspec.Raw
 
 
+class _JsonAnswer(msgspec.Struct, gc=False):
+    metadata: msgspec.Raw
+    results: Sequence[_JsonColumn]
+
+
 def json_answer(lookup: Lookup, found: Sequence[ViewRows], now_us: int, *, with_versions: bool) -> LookupAnswer:
     """Returns the answer to a lookup: join keys as and in the order given, then the features asked for."""
     form = lookup.plan.json_form
@@ -37,9 +42,8 @@ def json_answer(lookup: Lookup, found: Sequence[ViewRows], now_us: int, *, with_
         results += _columns(part, found[part.source], counts)
     names = b",".join((entity_names, form.names)) if entity_names else form.names
     versions = form.versions if with_versions else b""
-    content = b"".join(
-        (b'{"metadata":{"feature_names":[', names, b"]", versions, b'},"results":', _encode(results), b"}")
-    )
+    metadata = msgspec.Raw(b"".join((b'{"feature_names":[', names, b"]", versions, b"}")))
+    content = _encode(_JsonAnswer(metadata, results))
     return LookupAnswer(content, now_us, lookup.row_count, counts, lookup.view_rows, lookup.future_rows)
 
 
