@@ -7,7 +7,7 @@ their stored bytes go through those encoders, value by value.
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from store.arrow_rows import TIME_COLUMNS
 from store.errors import WrongType, shown
 from store.feast_values import arrow_scalars, plain_from_arrow
-from store.kernel.codec import FORMAT_VERSION, HAS_CREATED, HAS_NANOSECONDS, LONG_SIZE, RowLayout, packer
+from store.kernel.codec import HAS_CREATED, HAS_NANOSECONDS, HAS_NULLS, LONG_SIZE, RowLayout, first_byte, packer
 from store.kernel.definitions import Column, ViewDefinition
 from store.kernel.keys import INT_TYPES, TEXT_TYPES, encode_value, key_parts, too_large
 from store.kernel.values import BLOBS, FIXED_FORMATS, FLOATS, TEXTS, element_type
@@ -56,8 +56,15 @@ def packed_rows(definition: ViewDefinition, layout: RowLayout, schema_tag: int, 
     """
     keys = _keys(definition, batch)
     pieces = _Pieces(batch.num_rows)
-    _add_header(pieces, schema_tag, batch)
-    _add_body(pieces, layout, batch)
+    fixed = [arrow_scalars(column, batch.column(column.name)) for column in layout.fixed]
+    variable = [_raw(column, batch.column(column.name)) for column in layout.variable]
+    nulls = np.empty((batch.num_rows, len(layout.columns)), dtype=np.bool_)
+    for i, column in enumerate((*fixed, *variable)):
+        nulls[:, i] = _truths(column.is_null())
+    has_nulls: Truths = np.any(nulls, axis=1)
+    _add_header(pieces, schema_tag, has_nulls, batch)
+    _add_where(pieces, has_nulls, np.packbits(nulls, axis=1, bitorder="little"))
+    _add_body(pieces, layout, fixed, variable)
     rows = pieces.joined()
     if keys.null_count:
         is_whole = keys.is_valid()
@@ -96,15 +103,15 @@ class _Pieces:
             self._fixed = []
 
 
-def _add_header(pieces: _Pieces, schema_tag: int, batch: pa.RecordBatch) -> None:
-    """Adds what `encode_header` returns for rows that did not come by push."""
+def _add_header(pieces: _Pieces, schema_tag: int, has_nulls: Truths, batch: pa.RecordBatch) -> None:
+    """Adds the header of rows that did not come by push, as `encode_row` has it."""
     event_us, event_ns, created_us, created_ns = (batch.column(name) for name in TIME_COLUMNS)
     has_created = _truths(created_us.is_valid())
     left = np.stack([_ints(event_ns), _ints(created_ns)], axis=1).astype(">u2")
     has_ns: Truths = np.any(left != 0, axis=1)
-    head = np.empty(pieces.count, dtype=[("version", "u1"), ("flags", "u1"), ("tag", ">u4"), ("event", ">u8")])
-    head["version"], head["tag"], head["event"] = FORMAT_VERSION, schema_tag, _biased(event_us)
-    head["flags"] = HAS_CREATED * has_created + HAS_NANOSECONDS * has_ns
+    head = np.empty(pieces.count, dtype=[("first", "u1"), ("tag", ">u2"), ("event", ">u8")])
+    head["tag"], head["event"] = schema_tag, _biased(event_us)
+    head["first"] = first_byte(0) + HAS_CREATED * has_created + HAS_NANOSECONDS * has_ns + HAS_NULLS * has_nulls
     pieces.add_fixed(_blocks(head))
     _add_where(pieces, has_created, _blocks(_biased(created_us).astype(">u8")))
     _add_where(pieces, has_ns, _blocks(left))
@@ -118,13 +125,8 @@ def _add_where(pieces: _Pieces, has_it: Truths, block: Blocks) -> None:
         pieces.add(_column(block[has_it].tobytes(), has_it * block.shape[1]))
 
 
-def _add_body(pieces: _Pieces, layout: RowLayout, batch: pa.RecordBatch) -> None:
-    """Adds what the layout's encoder returns for plain values."""
-    fixed = [arrow_scalars(column, batch.column(column.name)) for column in layout.fixed]
-    variable = [_raw(column, batch.column(column.name)) for column in layout.variable]
-    if layout.columns:
-        nulls = np.stack([_truths(column.is_null()) for column in (*fixed, *variable)], axis=1)
-        pieces.add_fixed(np.packbits(nulls, axis=1, bitorder="little"))
+def _add_body(pieces: _Pieces, layout: RowLayout, fixed: Sequence[Any], variable: Sequence[Any]) -> None:
+    """Adds the values as the layout's encoder has them."""
     for column, values in zip(layout.fixed, fixed, strict=True):
         filled = pc.fill_null(values, pa.scalar(0).cast(values.type)) if values.null_count else values
         numbers = filled.to_numpy(zero_copy_only=False)

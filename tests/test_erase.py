@@ -19,6 +19,7 @@ from cli.main import app
 from store.erasure import Eraser
 from store.errors import InputError, LarderError, MaterializationBusy, UnknownObject, WrongType
 from store.feature_store import FeatureStore
+from store.kernel.keys import views_key
 from store.online.client import RedisSession
 from store.online.connection import parse_target
 from store.online.views import lease
@@ -146,7 +147,7 @@ def test_text_is_found_as_a_whole_value_and_all_columns_have_to_match(store: Fea
 
 
 def test_all_generations_go(store: FeatureStore, server: RedisServer) -> None:
-    server.client().hset("4:shop:views", "generation:drivers", "1+2")
+    server.client().hset(views_key("shop"), "generation:drivers", "1+2")
     for name in ("drivers", "cities"):
         store.push(f"{name}_push", rows(name, 2))
     assert server.client().hlen(b"4:shop:{6:driveri7,}") == 2

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from store.arrow_rows import TIME_COLUMNS, encode_batch
 from store.errors import TooLarge, WrongType
-from store.kernel.codec import RowLayout, encode_header
+from store.kernel.codec import RowLayout, encode_row
 from store.kernel.definitions import Column, ViewDefinition
 from store.limits import REDIS_KEY_BYTES_MAX
 from store.packed_columns import packed_rows
 
-TAG = 0xFEDCBA98
+TAG = 0xFEDC
 INT64 = st.integers(-(2**63), 2**63 - 1)
 SECONDS = st.integers(-(2**31), 2**33)
 # Texts around the length at which one byte no longer tells it.
@@ -78,7 +78,7 @@ def test_columns_become_the_bytes_that_rows_become(given_batch: tuple[ViewDefini
     definition, batch = given_batch
     layout = RowLayout.of(definition.features)
     expected = [
-        (row.key, encode_header(TAG, row.times, is_pushed=False) + row.body)
+        (row.key, encode_row(TAG, row.times, row.body, is_pushed=False))
         for row in encode_batch(definition, layout, batch)
     ]
     packed = packed_rows(definition, layout, TAG, batch)

@@ -1,12 +1,12 @@
 """The stored form of one feature view's row: a header that orders rows, and a body that packs the values.
 
-    byte  0      format version, 1
-    byte  1      flags: 1 = has a created time, 2 = has nanoseconds, 4 = came by push
-    bytes 2-5    schema tag, unsigned, big-endian: which layout the body has
-    bytes 6-13   event time in microseconds since the Unix epoch plus 2**63, unsigned, big-endian
+    byte  0      format version, 2, in the upper four bits; in the lower ones flags: 1 = has a created time,
+                 2 = has nanoseconds, 4 = came by push, 8 = has nulls
+    bytes 1-2    schema tag, unsigned, big-endian: which layout the body has
+    bytes 3-10   event time in microseconds since the Unix epoch plus 2**63, unsigned, big-endian
     [8 bytes]    created time in the same form, if flag 1
     [4 bytes]    nanoseconds (0-999) of event and created time, two unsigned 16-bit numbers, if flag 2
-    body         null bitmap (bit i of byte i // 8 is feature i), little-endian fixed-width values in layout
+    body         if flag 8, null bitmap (bit i of byte i // 8 is feature i); little-endian fixed-width values in layout
                  order (zero where null), then the non-null other values, each behind its length: one byte,
                  or 255 and four little-endian bytes
 
@@ -28,12 +28,14 @@ from store.errors import StoredRowError, WrongType, shown
 from store.kernel.definitions import Column
 from store.kernel.values import FIXED_FORMATS, TEXTS, element_type
 
-FORMAT_VERSION = 1
-HAS_CREATED, HAS_NANOSECONDS, PUSHED = 1, 2, 4
-SCHEMA_TAG = slice(2, 6)
+FORMAT_VERSION = 2
+HAS_CREATED, HAS_NANOSECONDS, PUSHED, HAS_NULLS = 1, 2, 4, 8
+SCHEMA_TAG = slice(1, 3)
 """Where a row says which layout it has."""
+SCHEMA_TAGS = 2**16
+"""How many layouts the rows of a project can tell apart."""
 
-_HEAD = struct.Struct(">BBIQ")
+_HEAD = struct.Struct(">BHQ")
 _CREATED = struct.Struct(">Q")
 _NANOSECONDS = struct.Struct(">HH")
 BIAS_US = 2**63
@@ -56,8 +58,16 @@ class Header(NamedTuple):
 
     times: RowTimes
     is_pushed: bool
+    has_nulls: bool
     schema_tag: int
     body_start: int
+
+
+class Body(NamedTuple):
+    """A row's values, packed."""
+
+    content: bytes
+    has_nulls: bool
 
 
 class EncodedRow(NamedTuple):
@@ -65,20 +75,25 @@ class EncodedRow(NamedTuple):
 
     key: bytes
     times: RowTimes
-    body: bytes
+    body: Body
 
 
-def encode_header(schema_tag: int, times: RowTimes, *, is_pushed: bool) -> bytes:
-    """Returns the header of a row."""
+def first_byte(flags: int) -> int:
+    """Returns a row's first byte."""
+    return FORMAT_VERSION << 4 | flags
+
+
+def encode_row(schema_tag: int, times: RowTimes, body: Body, *, is_pushed: bool) -> bytes:
+    """Returns a row as it is stored."""
     has_created = times.created_us is not None
     has_nanoseconds = bool(times.event_ns or times.created_ns)
     flags = HAS_CREATED * has_created | HAS_NANOSECONDS * has_nanoseconds | PUSHED * is_pushed
-    header = _HEAD.pack(FORMAT_VERSION, flags, schema_tag, times.event_us + BIAS_US)
+    header = _HEAD.pack(first_byte(flags | HAS_NULLS * body.has_nulls), schema_tag, times.event_us + BIAS_US)
     if times.created_us is not None:
         header += _CREATED.pack(times.created_us + BIAS_US)
     if has_nanoseconds:
         header += _NANOSECONDS.pack(times.event_ns, times.created_ns)
-    return header
+    return header + body.content
 
 
 def decode_header(row: bytes) -> Header:
@@ -88,7 +103,8 @@ def decode_header(row: bytes) -> Header:
         StoredRowError: a format version that this code does not know, or a row cut short.
     """
     try:
-        version, flags, schema_tag, event = _HEAD.unpack_from(row)
+        first, schema_tag, event = _HEAD.unpack_from(row)
+        flags, version = first & 15, first >> 4
         if version != FORMAT_VERSION:
             raise StoredRowError(
                 f"stored row has format version {version}, this version of Larder reads {FORMAT_VERSION}; "
@@ -105,7 +121,7 @@ def decode_header(row: bytes) -> Header:
     except struct.error as error:
         raise cut_short(row) from error
     times = RowTimes(event - BIAS_US, event_ns, created_us, created_ns)
-    return Header(times, bool(flags & PUSHED), schema_tag, position)
+    return Header(times, bool(flags & PUSHED), bool(flags & HAS_NULLS), schema_tag, position)
 
 
 def cut_short(row: bytes) -> StoredRowError:
@@ -146,10 +162,10 @@ class RowLayout:
 
     @property
     def tag(self) -> int:
-        """The schema tag: 32 bits of a hash of the layout, which whoever registers it checks for collisions."""
-        return int.from_bytes(hashlib.sha256(self.text.encode()).digest()[:4], "big")
+        """The schema tag: 16 bits of a hash of the layout, which whoever registers it checks for collisions."""
+        return int.from_bytes(hashlib.sha256(self.text.encode()).digest()[:2], "big")
 
-    def encoder(self) -> Callable[[Sequence[Any]], bytes]:
+    def encoder(self) -> Callable[[Sequence[Any]], Body]:
         """Returns a function from one row's plain values, in the order of `columns`, to its body.
 
         The function raises WrongType for a value that does not fit its feature's type.
@@ -164,18 +180,18 @@ class _Encoder:
         self._fixed = struct.Struct("<" + "".join(FIXED_FORMATS[c.type_name] for c in layout.fixed))
         self._packers = [packer(c.type_name) for c in layout.variable]
         self._bitmap_size = (len(self._columns) + 7) // 8
-        self._no_nulls = bytes(self._bitmap_size)
 
-    def encode(self, values: Sequence[Any]) -> bytes:
+    def encode(self, values: Sequence[Any]) -> Body:
+        has_nulls = None in values
         try:
-            if None not in values:
-                body = self._no_nulls + self._fixed.pack(*values[: self._fixed_count])
+            if not has_nulls:
+                body = self._fixed.pack(*values[: self._fixed_count])
             else:
                 nulls = sum(1 << i for i, value in enumerate(values) if value is None)
                 filled = [0 if value is None else value for value in values[: self._fixed_count]]
                 body = nulls.to_bytes(self._bitmap_size, "little") + self._fixed.pack(*filled)
             if not self._packers:
-                return body
+                return Body(body, has_nulls)
             parts = [body]
             for pack, value in zip(self._packers, values[self._fixed_count :], strict=True):
                 if value is not None:
@@ -183,7 +199,7 @@ class _Encoder:
                     size = len(raw)
                     parts.append(bytes((size,)) if size < LONG_SIZE else b"\xff" + size.to_bytes(4, "little"))
                     parts.append(raw)
-            return b"".join(parts)
+            return Body(b"".join(parts), has_nulls)
         except (struct.error, TypeError, AttributeError, OverflowError, UnicodeEncodeError) as error:
             raise self._misfit(values) from error
 

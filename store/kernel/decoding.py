@@ -9,13 +9,14 @@ import numpy as np
 
 from store.kernel.codec import (
     BIAS_US,
-    FORMAT_VERSION,
     HAS_CREATED,
     LONG_SIZE,
     PUSHED,
     SCHEMA_TAG,
+    Header,
     RowLayout,
     cut_short,
+    first_byte,
 )
 from store.kernel.definitions import Column
 from store.kernel.values import ABSENT, BLOBS, FIXED_FORMATS, TEXTS, element_type, lossless_cast
@@ -63,12 +64,12 @@ class Decoder:
             _unpacker(c.type_name) if i + self._fixed_count in needed else None for i, c in enumerate(layout.variable)
         ]
         self._needs_variable = any(self._unpackers)
-        # By flags: a row's first bytes but for its times tell all there is to know of its form.
+        # By a row's first byte, which tells all there is to know of its form but for the layout.
         is_plain = all(position >= 0 and cast is None for position, cast in self._picks)
         columns = [position for position, _ in self._picks]
         unpackers = self._unpackers if self._needs_variable else []
         self._alike = {
-            flags: _AlikeReader(layout, columns, unpackers, created_bytes)
+            first_byte(flags): _AlikeReader(layout, columns, unpackers, created_bytes)
             for flags, created_bytes in ((0, 0), (PUSHED, 0), (HAS_CREATED, 8), (HAS_CREATED | PUSHED, 8))
             if is_plain
         }
@@ -83,8 +84,7 @@ class Decoder:
             StoredRowError: a row that is cut short.
         """
         head = rows[0][: SCHEMA_TAG.stop]
-        is_known = len(head) == SCHEMA_TAG.stop and head[0] == FORMAT_VERSION
-        reader = self._alike.get(head[1]) if is_known else None
+        reader = self._alike.get(head[0]) if len(head) == SCHEMA_TAG.stop else None
         if reader is None:
             return None
         try:
@@ -92,15 +92,17 @@ class Decoder:
         except (struct.error, IndexError) as error:
             raise cut_short(min(rows, key=len)) from error
 
-    def decode(self, row: bytes, body_start: int) -> list[Any]:
+    def decode(self, row: bytes, header: Header) -> list[Any]:
         """Returns the wanted values of one row: None for null, `ABSENT` where the row has no such feature.
 
         Raises:
             StoredRowError: a body that is cut short.
         """
         try:
-            values_start = body_start + self._bitmap_size
-            nulls = int.from_bytes(row[body_start:values_start], "little")
+            nulls, values_start = 0, header.body_start
+            if header.has_nulls:
+                values_start += self._bitmap_size
+                nulls = int.from_bytes(row[header.body_start : values_start], "little")
             values = list(self._fixed.unpack_from(row, values_start))
             if self._needs_variable:
                 values += self._variable(row, values_start + self._fixed.size, nulls)
@@ -141,25 +143,23 @@ def _extent(row: bytes, position: int) -> tuple[int, int]:
 class _AlikeReader:
     """Reads rows with one form of header, all features there and none null, all at once."""
 
-    __slots__ = ("_columns", "_dtype", "_names", "_no_nulls", "_one", "_unpackers")
+    __slots__ = ("_columns", "_dtype", "_names", "_one", "_unpackers")
 
     def __init__(
         self, layout: RowLayout, columns: Sequence[int], unpackers: Sequence[_Unpack | None], created_bytes: int
     ) -> None:
         """Takes which of the layout's features are wanted, and how those of variable width are read, if any are."""
         formats = [FIXED_FORMATS[column.type_name] for column in layout.fixed]
-        bitmap_size = (len(layout.columns) + 7) // 8
         self._columns = columns
         self._unpackers = unpackers
-        self._no_nulls = bytes(bitmap_size)
-        self._one = struct.Struct(f"<6x8s{created_bytes}x{bitmap_size}s{''.join(formats)}")
+        self._one = struct.Struct(f"<{SCHEMA_TAG.stop}x8s{created_bytes}x{''.join(formats)}")
         self._names = [f"f{i}" for i in range(len(formats))]
-        fields = [("event", ">u8"), ("created", f"V{created_bytes}"), ("nulls", f"V{bitmap_size}")]
+        fields = [("event", ">u8"), ("created", f"V{created_bytes}")]
         fields += [(name, f"<{kind}") for name, kind in zip(self._names, formats, strict=True)]
         self._dtype = np.dtype([("head", f"V{SCHEMA_TAG.stop}"), *fields])
 
     def read(self, head: bytes, rows: Sequence[bytes]) -> AlikeRows | None:
-        """Returns the rows' times and columns; None where a row has another head, or a null.
+        """Returns the rows' times and columns; None where a row has another head.
 
         Raises:
             struct.error, IndexError: a row is cut short.
@@ -172,9 +172,7 @@ class _AlikeReader:
         for row in rows:
             if not row.startswith(head):
                 return None
-            event, nulls, *values = self._one.unpack_from(row)
-            if nulls != self._no_nulls:
-                return None
+            event, *values = self._one.unpack_from(row)
             times.append(int.from_bytes(event, "big") - BIAS_US)
             position = self._one.size
             for unpack in self._unpackers:
@@ -192,8 +190,7 @@ class _AlikeReader:
                 raise IndexError(size)
             return None
         table = np.frombuffer(joined, self._dtype)
-        heads = table["head"].tobytes()
-        if heads != head * len(rows) or table["nulls"].tobytes().strip(b"\0"):
+        if table["head"].tobytes() != head * len(rows):
             return None
         variable = self._variable(rows)
         columns = [

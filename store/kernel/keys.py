@@ -23,6 +23,9 @@ from store.limits import REDIS_KEY_BYTES_MAX
 
 KeyValue = int | str | bytes | bool | float
 
+_NAMES_VERSION = 2
+"""Changes with the names and the form of what is stored: a Larder that knows others finds an empty store."""
+
 _NAMES_MAX = 4_096
 """Names that are kept once they were made: those of the views in use and of their generations."""
 
@@ -212,7 +215,7 @@ def _value_end(key: bytes, start: int) -> int:
 @lru_cache(maxsize=_NAMES_MAX)
 def views_key(project: str) -> bytes:
     """Returns the Redis key of the hash that holds what Larder knows of each view of a project."""
-    return project_prefix(project) + b"views"
+    return project_prefix(project) + b"views:%d" % _NAMES_VERSION
 
 
 @lru_cache(maxsize=_NAMES_MAX)
@@ -233,7 +236,7 @@ def state_field(view: str) -> bytes:
 
 def layouts_key(project: str) -> bytes:
     """Returns the Redis key of the hash that maps a schema tag to its row layout."""
-    return project_prefix(project) + b"layouts"
+    return project_prefix(project) + b"layouts:%d" % _NAMES_VERSION
 
 
 def lease_key(project: str, view: str) -> bytes:
@@ -244,8 +247,15 @@ def lease_key(project: str, view: str) -> bytes:
 
 @lru_cache(maxsize=_NAMES_MAX)
 def row_field(view: str, generation: int) -> bytes:
-    """Returns the hash field that holds a view's row in one generation."""
-    return b"%s#%d" % (view.encode(), generation)
+    """Returns the hash field that holds a view's row in one generation: its number, then the view's name.
+
+    The number takes one byte as long as it is below 128: seven bits a byte, the highest first, all but the last one
+    with the eighth bit set. Each key holds this name, so its length counts.
+    """
+    number = [generation & 127]
+    while generation := generation >> 7:
+        number.append(generation & 127 | 128)
+    return bytes(reversed(number)) + view.encode()
 
 
 def entity_keys_pattern(project: str) -> bytes:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from store.errors import MaterializationBusy, OnlineStoreError, StoredRowError
 from store.kernel import keys
-from store.kernel.codec import RowLayout
+from store.kernel.codec import SCHEMA_TAGS, RowLayout
 from store.kernel.coverage import Interval, ViewState
 from store.limits import PIPELINE_CALLS_MAX, SCRIPT_ROWS_MAX
 from store.online.commands import Command, RowReads
@@ -230,7 +230,12 @@ def register_layout(knowledge: Knowledge, layout: RowLayout) -> Conversation[int
             known = knowledge.layouts[tag] = RowLayout.parse(stored.decode())
         if known == layout:
             return tag
-        tag = (tag + 1) % 2**32
+        tag = (tag + 1) % SCHEMA_TAGS
+        if tag == layout.tag:
+            raise OnlineStoreError(
+                f"project {knowledge.project!r} has {SCHEMA_TAGS} row layouts, which is all that rows can tell apart; "
+                "tear it down, apply it again and materialize it"
+            )
 
 
 def load_layouts(knowledge: Knowledge, tags: Iterable[int]) -> Conversation[None]:

@@ -16,7 +16,7 @@ from store.clock import from_us, is_sayable, to_us
 from store.definitions_from_feast import ttl_us, view_definition
 from store.errors import PushedRowsError, UnknownObject, WrongType
 from store.feast_values import plain_from_proto, proto_from_plain
-from store.kernel.codec import EncodedRow, RowLayout, RowTimes, decode_header, encode_header
+from store.kernel.codec import EncodedRow, RowLayout, RowTimes, decode_header, encode_row
 from store.kernel.definitions import Column
 from store.kernel.keys import EntityKeyEncoder, entity_key_encoder
 from store.limits import PUSH_FUTURE_SECONDS_MAX
@@ -157,7 +157,7 @@ def write_pushed(
     for layout, encoded in write.groups.items():
         tag = yield from register_layout(knowledge, layout)
         # Made as they are sent: an event loop gets its turn between batches.
-        rows = ((row.key, encode_header(tag, row.times, is_pushed=True) + row.body) for row in encoded)
+        rows = ((row.key, encode_row(tag, row.times, row.body, is_pushed=True)) for row in encoded)
         written += yield from write_rows(knowledge, write.view, rows, Writing(tag, layout, key_ttl_seconds, slot_of))
     return written
 

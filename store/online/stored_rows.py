@@ -120,7 +120,7 @@ def read_row(read: ViewRead, row: bytes | None, knowledge: Knowledge, now_us: in
         return None
     header = decode_header(row)
     try:
-        values = read.decoder(header.schema_tag, knowledge.layouts).decode(row, header.body_start)
+        values = read.decoder(header.schema_tag, knowledge.layouts).decode(row, header)
     except StoredRowError as error:
         raise _named(read, error) from error
     is_outside = read.ttl_us and header.times.event_us < now_us - read.ttl_us

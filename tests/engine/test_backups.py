@@ -10,6 +10,7 @@ from feast.data_source import PushMode
 
 from store.errors import LarderError, StoredRowError
 from store.feature_store import FeatureStore
+from store.kernel.keys import row_field
 from tests.engine.helpers import DAY, orders, write_users
 from tests.redis_servers import RedisServer, poll_until, private_redis
 from tests.stores import NOW, config, make_store, objects, user_rows
@@ -66,22 +67,22 @@ def test_a_copy_of_a_running_redis_answers_the_same_and_the_next_run_adds_what_c
 
 def as_if_newer(server: RedisServer, key: bytes = b"4:shop:{7:user_idi1,}") -> bytes:
     """Makes a stored row one of a newer format, and returns it."""
-    row = b"\x02" + server.client().hget(key, b"users#1")[1:]
-    server.client().hset(key, b"users#1", row)
+    row = b"\x30" + server.client().hget(key, row_field("users", 1))[1:]
+    server.client().hset(key, row_field("users", 1), row)
     return row
 
 
 def test_a_row_of_a_newer_format_is_refused_and_never_overwritten(store: FeatureStore, server: RedisServer) -> None:
     store.materialize(NOW - DAY, NOW)
     row = as_if_newer(server)
-    with pytest.raises(StoredRowError, match="format version 2, this version of Larder reads 1; upgrade Larder"):
+    with pytest.raises(StoredRowError, match="format version 3, this version of Larder reads 2; upgrade Larder"):
         orders(store, [1])
     assert orders(store, [2]) == [20], "other rows are served"
-    with pytest.raises(LarderError, match="format version 2"):
+    with pytest.raises(LarderError, match="format version 3"):
         store.push("users_push", user_rows(1, NOW))
-    with pytest.raises(LarderError, match="format version 2"):
+    with pytest.raises(LarderError, match="format version 3"):
         store.materialize(NOW - DAY, NOW)
-    assert server.client().hget(b"4:shop:{7:user_idi1,}", b"users#1") == row
+    assert server.client().hget(b"4:shop:{7:user_idi1,}", row_field("users", 1)) == row
 
 
 def test_after_going_back_a_view_that_is_removed_and_applied_again_is_filled_anew(

@@ -13,6 +13,7 @@ import pytest
 from store import engine
 from store.errors import MaterializationBusy
 from store.feature_store import FeatureStore
+from store.kernel.keys import row_field
 from store.online.client import RedisSession
 from store.online.conversations import read_state
 from store.online.views import lease
@@ -46,7 +47,7 @@ def test_a_changed_definition_is_built_whole_and_pushes_are_kept(
     state = session.hold(read_state(PROJECT, "users")).state
     assert (state.generation, state.building) == (2, 0)
     fields = {field for key in server.client().keys(b"4:shop:{*") for field in server.client().hkeys(key)}
-    assert fields == {b"users#2"}
+    assert fields == {row_field("users", 2)}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -86,7 +87,7 @@ def test_a_rebuild_killed_at_any_step_serves_old_or_new_and_is_finished_by_the_n
     assert orders(same_repo(store), [1, 2, 4, 6, 7]) == [1, 2, None, 60, 70]
     state = session.hold(read_state(PROJECT, "users")).state
     fields = {field for key in server.client().keys("4:shop:{*") for field in server.client().hkeys(key)}
-    assert (state.building, fields) == (0, {b"users#%d" % state.generation})
+    assert (state.building, fields) == (0, {row_field("users", state.generation)})
 
 
 def test_what_two_killed_rebuilds_left_is_not_taken_for_rows_of_the_third(store: FeatureStore, repo: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import StoredRowError, WrongType
-from store.kernel.codec import RowLayout, RowTimes, decode_header, encode_header
+from store.kernel.codec import SCHEMA_TAGS, Body, Header, RowLayout, RowTimes, decode_header, encode_row
 from store.kernel.decoding import Decoder
 from store.kernel.definitions import Column
 from store.kernel.values import ABSENT
@@ -16,6 +16,11 @@ from tests.kernel.strategies import columns, rows
 
 instants_us = st.integers(-(2**62), 2**62)
 nanoseconds = st.integers(0, 999)
+
+
+def header_of(body: Body, body_start: int = 0) -> Header:
+    """Returns the header of a row with a body."""
+    return Header(RowTimes(0), is_pushed=False, has_nulls=body.has_nulls, schema_tag=0, body_start=body_start)
 
 
 def same(left: object, right: object) -> bool:
@@ -33,7 +38,7 @@ def test_every_value_round_trips(data: st.DataObject, declared: list[Column]) ->
     layout = RowLayout.of(declared)
     body = layout.encoder()([row[column.name] for column in layout.columns])
     wanted = data.draw(st.permutations(declared))
-    values = Decoder(layout, wanted).decode(b"head" + body, 4)
+    values = Decoder(layout, wanted).decode(b"head" + body.content, header_of(body, 4))
     assert all(same(value, row[column.name]) for value, column in zip(values, wanted, strict=True))
 
 
@@ -44,7 +49,7 @@ def test_a_row_read_under_another_definition_keeps_what_both_have(
     row = data.draw(rows(written))
     layout = RowLayout.of(written)
     body = layout.encoder()([row[column.name] for column in layout.columns])
-    values = Decoder(layout, wanted).decode(body, 0)
+    values = Decoder(layout, wanted).decode(body.content, header_of(body))
     types = {column.name: column.type_name for column in written}
     for column, value in zip(wanted, values, strict=True):
         if column.name not in types:
@@ -82,24 +87,37 @@ def test_a_retyped_feature_is_kept_only_where_nothing_is_lost(
 ) -> None:
     layout = RowLayout.of([Column("f", stored)])
     body = layout.encoder()([value])
-    assert Decoder(layout, [Column("f", wanted)]).decode(body, 0) == [expected]
+    assert Decoder(layout, [Column("f", wanted)]).decode(body.content, header_of(body)) == [expected]
 
 
-@given(st.integers(0, 2**32 - 1), instants_us, nanoseconds, st.none() | instants_us, nanoseconds, st.booleans())
-def test_a_header_round_trips(tag: int, event: int, event_ns: int, created: int | None, ns: int, pushed: bool) -> None:
+@given(
+    st.integers(0, SCHEMA_TAGS - 1),
+    st.tuples(instants_us, nanoseconds),
+    st.tuples(st.none() | instants_us, nanoseconds),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_header_round_trips(
+    tag: int, at: tuple[int, int], made: tuple[int | None, int], pushed: bool, has_nulls: bool
+) -> None:
+    (event, event_ns), (created, ns) = at, made
     times = RowTimes(event, event_ns, created, ns if created is not None else 0)
-    header = decode_header(encode_header(tag, times, is_pushed=pushed) + b"body")
-    assert (header.times, header.is_pushed, header.schema_tag) == (times, pushed, tag)
+    header = decode_header(encode_row(tag, times, Body(b"body", has_nulls), is_pushed=pushed))
+    assert header[:4] == (times, pushed, has_nulls, tag)
 
 
 def test_the_byte_format_stays_as_it_is() -> None:
     layout = RowLayout.of(
         [Column("b", "STRING"), Column("a", "INT64"), Column("c", "DOUBLE_LIST"), Column("d", "BOOL")]
     )
-    row = encode_header(layout.tag, RowTimes(1, 2, 3, 4), is_pushed=True) + layout.encoder()([7, None, "é", [1.5]])
+    row = encode_row(layout.tag, RowTimes(1, 2, 3, 4), layout.encoder()([7, None, "é", [1.5]]), is_pushed=True)
     assert row.hex() == (
-        "0107" + f"{layout.tag:08x}" + "8000000000000001" + "8000000000000003" + "00020004"
+        "2f" + f"{layout.tag:04x}" + "8000000000000001" + "8000000000000003" + "00020004"
         "02" + "0700000000000000" + "00" + "02c3a9" + "08000000000000f83f"
+    )
+    whole = encode_row(layout.tag, RowTimes(1), layout.encoder()([7, True, "é", [1.5]]), is_pushed=False)
+    assert whole.hex() == (
+        "20" + f"{layout.tag:04x}" + "80000000000000010700000000000000" + "01" + "02c3a9" + "08000000000000f83f"
     )
     assert layout.text == '[["a", "INT64"], ["d", "BOOL"], ["b", "STRING"], ["c", "DOUBLE_LIST"]]'
     assert RowLayout.parse(layout.text) == layout
@@ -109,21 +127,21 @@ def test_the_byte_format_stays_as_it_is() -> None:
 def test_long_values_round_trip_around_the_length_byte(size: int) -> None:
     layout = RowLayout.of([Column("f", "BYTES"), Column("g", "STRING")])
     body = layout.encoder()([b"x" * size, "end"])
-    assert list(Decoder(layout, layout.columns).decode(body, 0)) == [b"x" * size, "end"]
+    assert list(Decoder(layout, layout.columns).decode(body.content, header_of(body))) == [b"x" * size, "end"]
 
 
 def test_a_cut_row_is_refused_at_every_length() -> None:
     layout = RowLayout.of([Column("f", "STRING"), Column("g", "INT64")])
-    row = encode_header(layout.tag, RowTimes(1), is_pushed=False) + layout.encoder()([5, "text"])
+    row = encode_row(layout.tag, RowTimes(1), layout.encoder()([5, "text"]), is_pushed=False)
     for length in range(len(row)):
         with pytest.raises(StoredRowError, match="cut short"):
-            Decoder(layout, layout.columns).decode(row[:length], decode_header(row[:length]).body_start)
+            Decoder(layout, layout.columns).decode(row[:length], decode_header(row[:length]))
 
 
 def test_a_newer_format_is_refused() -> None:
-    row = bytearray(encode_header(1, RowTimes(1), is_pushed=False))
-    row[0] = 2
-    with pytest.raises(StoredRowError, match="format version 2"):
+    row = bytearray(encode_row(1, RowTimes(1), Body(b"", has_nulls=False), is_pushed=False))
+    row[0] = 0x30
+    with pytest.raises(StoredRowError, match="format version 3"):
         decode_header(bytes(row))
 
 

@@ -13,9 +13,9 @@ from feast.types import Array, Int64, UnixTimestamp
 from store.clock import EARLIEST_US, LATEST_US, to_us
 from store.errors import PushedRowsError, StoredRowError, TooLarge, WrongType
 from store.feature_store import FeatureStore
-from store.kernel.codec import RowLayout, RowTimes, encode_header
+from store.kernel.codec import RowLayout, RowTimes, encode_row
 from store.kernel.definitions import Column
-from store.kernel.keys import entity_key_encoder
+from store.kernel.keys import entity_key_encoder, row_field
 from store.limits import LOOKUP_BATCH_KEYS, LOOKUP_KEYS_MAX, LOOKUP_STORED_BYTES_MAX, PUSH_VALUE_BYTES_MAX
 from store.online import lookup
 from store.online.conversations import register_layout
@@ -36,7 +36,8 @@ def store_row(store: FeatureStore, user: int, event_us: int) -> None:
     tag = session.hold(register_layout(knowledge, LAYOUT))
     key = entity_key_encoder(PROJECT, [Column("user_id", "INT64")]).encode((user,))
     body = LAYOUT.encoder()((7,))
-    session.client.hset(key, "users#1", encode_header(tag, RowTimes(event_us), is_pushed=False) + body)
+    row = encode_row(tag, RowTimes(event_us), body, is_pushed=False)
+    session.client.hset(key, row_field("users", 1), row)
 
 
 @pytest.mark.parametrize("event_us", [LATEST_US + 1, 2**62])
@@ -151,7 +152,7 @@ def test_a_stored_instant_that_python_cannot_hold_is_named_where_a_function_need
     online = store._get_provider().online_store
     key = entity_key_encoder(PROJECT, [Column("user_id", "INT64")]).encode((1,))
     client = online.session(store.config).client
-    row = client.hget(key, "visits#1")
-    client.hset(key, "visits#1", row[:-8] + (2**40).to_bytes(8, "little"))
+    row = client.hget(key, row_field("visits", 1))
+    client.hset(key, row_field("visits", 1), row[:-8] + (2**40).to_bytes(8, "little"))
     with pytest.raises(StoredRowError, match="'seen'"):
         store.get_online_features(["years:year"], {"user_id": [1]})

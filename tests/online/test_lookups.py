@@ -15,6 +15,7 @@ from feast.types import Float64, Int64, String
 
 from store.errors import EntityRowsError, InputError, MissingJoinKey, TooLarge, UnequalLengths, UnknownObject, WrongType
 from store.feature_store import FeatureStore
+from store.kernel.keys import row_field
 from store.limits import LOOKUP_FEATURES_MAX, LOOKUP_KEYS_MAX
 from tests.redis_servers import RedisServer
 from tests.stores import NOW, USER, make_store, user_rows, user_view
@@ -242,12 +243,12 @@ def test_online_read_withholds_an_expired_value(store: FeatureStore) -> None:
 
 def test_removing_a_view_removes_its_rows_and_no_other_projects(store: FeatureStore, server: RedisServer) -> None:
     client = server.client()
-    client.hset(b"7:webshop:{7:user_idi1,}", b"users#1", b"theirs")
+    client.hset(b"7:webshop:{7:user_idi1,}", row_field("users", 1), b"theirs")
     before = {key for key in client.keys("*") if key.startswith(b"4:shop:{")}
     assert before
     store.apply([USER], objects_to_delete=[store.get_feature_view("users")], partial=False)
     assert {key for key in client.keys("*") if key.startswith(b"4:shop:{")} == set()
-    assert client.hget(b"7:webshop:{7:user_idi1,}", b"users#1") == b"theirs"
+    assert client.hget(b"7:webshop:{7:user_idi1,}", row_field("users", 1)) == b"theirs"
 
 
 def test_teardown_leaves_nothing_of_the_project_and_all_of_others(store: FeatureStore, server: RedisServer) -> None:

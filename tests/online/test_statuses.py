@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.kernel.codec import RowLayout, RowTimes, encode_header
+from store.kernel.codec import RowLayout, RowTimes, encode_row
 from store.kernel.definitions import Column, ViewDefinition
 from store.kernel.keys import entity_key_encoder
 from store.online.conversations import Knowledge
@@ -32,7 +32,7 @@ def stored(knowledge: Knowledge, values: dict[str, object], event_us: int, event
     layout = RowLayout.of(column for column in WANTED if column.name in values)
     knowledge.layouts[layout.tag] = layout
     body = layout.encoder()([values[column.name] for column in layout.columns])
-    return encode_header(layout.tag, RowTimes(event_us, event_ns), is_pushed=False) + body
+    return encode_row(layout.tag, RowTimes(event_us, event_ns), body, is_pushed=False)
 
 
 NO_KEYS = entity_key_encoder("p", ())

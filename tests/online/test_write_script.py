@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store.kernel.codec import RowLayout, RowTimes, encode_header
+from store.kernel.codec import RowLayout, RowTimes, encode_row
 from store.kernel.definitions import Column
+from store.kernel.keys import layouts_key, row_field
 from store.online.client import RedisSession
 from store.online.connection import parse_target
 from store.online.conversations import Knowledge, Writing, read_rows, register_layout, write_rows
@@ -40,9 +41,8 @@ written = st.builds(WrittenRow, instants_ns, st.none() | instants_ns, st.boolean
 def stored(row: WrittenRow, tag: int, number: int) -> bytes:
     event_us, event_ns = divmod(row.event, 1_000)
     created = (None, 0) if row.created is None else divmod(row.created, 1_000)
-    return encode_header(tag, RowTimes(event_us, event_ns, *created), is_pushed=row.is_pushed) + LAYOUT.encoder()(
-        [number]
-    )
+    times = RowTimes(event_us, event_ns, *created)
+    return encode_row(tag, times, LAYOUT.encoder()([number]), is_pushed=row.is_pushed)
 
 
 def write(session: RedisSession, knowledge: Knowledge, rows: list[tuple[bytes, bytes]]) -> int:
@@ -96,10 +96,10 @@ def test_many_writers_in_any_order_end_in_the_same_state(session: RedisSession) 
 
 def test_a_stored_row_of_a_newer_format_is_not_overwritten(session: RedisSession) -> None:
     session.client.flushall()
-    session.client.hset(b"1:p:{k}", b"v#1", b"\x02 from the future")
-    with pytest.raises(Exception, match="format version 2"):
+    session.client.hset(b"1:p:{k}", row_field("v", 1), b"\x30 from the future")
+    with pytest.raises(Exception, match="format version 3"):
         write(session, Knowledge("p"), [(b"1:p:{k}", stored(WrittenRow(1, None, False, {}), LAYOUT.tag, 1))])
-    assert session.client.hget(b"1:p:{k}", b"v#1") == b"\x02 from the future"
+    assert session.client.hget(b"1:p:{k}", row_field("v", 1)) == b"\x30 from the future"
 
 
 def test_a_flushed_redis_gets_the_layout_again_with_the_next_write(session: RedisSession) -> None:
@@ -109,11 +109,11 @@ def test_a_flushed_redis_gets_the_layout_again_with_the_next_write(session: Redi
     write(session, knowledge, [(b"1:p:{k}", row)])
     session.client.flushall()
     write(session, knowledge, [(b"1:p:{k}", row)])
-    assert session.client.hgetall(b"1:p:layouts") == {str(LAYOUT.tag).encode(): LAYOUT.text.encode()}
+    assert session.client.hgetall(layouts_key("p")) == {str(LAYOUT.tag).encode(): LAYOUT.text.encode()}
 
 
 def test_layouts_whose_tags_collide_get_different_ones(session: RedisSession) -> None:
     session.client.flushall()
     other = RowLayout.of([Column("m", "STRING")])
-    session.client.hset(b"1:p:layouts", str(LAYOUT.tag), other.text)
+    session.client.hset(layouts_key("p"), str(LAYOUT.tag), other.text)
     assert session.hold(register_layout(Knowledge("p"), LAYOUT)) == LAYOUT.tag + 1

@@ -5,7 +5,7 @@
 local carried = 0
 for _, key in ipairs(KEYS) do
   local row = checked(redis.call('HGET', key, ARGV[1]))
-  if row and has(string.byte(row, 2), PUSHED) then
+  if row and has(row, PUSHED) then
     local stored = checked(redis.call('HGET', key, ARGV[2]))
     if not stored or not stands_against(stored, row) then
       redis.call('HSET', key, ARGV[2], row)
