@@ -105,10 +105,14 @@ def python_from_plain(value: Any, type_name: str) -> Any:
 def plain_from_python(values: Sequence[Any], type_name: str) -> list[Any]:
     """Returns the plain values of Python objects, converted by Feast's own rules.
 
+    A zoned timestamp may also be ISO 8601 text, as a lookup answers it.
+
     Raises:
         WrongType: a value that Feast cannot convert to the type.
     """
     try:
+        if type_name == "ZONED_TIMESTAMP":
+            values = [datetime.fromisoformat(value) if isinstance(value, str) else value for value in values]
         messages = python_values_to_proto_values(list(values), ValueType[type_name])
     except (TypeError, ValueError, ArithmeticError, AssertionError, AttributeError) as error:
         raise WrongType(
