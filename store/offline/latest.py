@@ -80,9 +80,7 @@ def latest_rows(
         for in_view, name in zip(features, needed.features, strict=True)
         if in_view.type_name == "ZONED_TIMESTAMP" and pa.types.is_timestamp(found.schema.field(name).type)
     ]
-    batches = (
-        _with_zones(batch.rename_columns(names), zoned) for batch in stream if isinstance(batch, pa.RecordBatch)
-    )
+    batches = (_with_zones(batch.rename_columns(names), zoned) for batch in stream if isinstance(batch, pa.RecordBatch))
     return LatestRows(total, batches)
 
 
