@@ -133,6 +133,10 @@ def _is_float_in_struct(seen: Seen, feasts: Cell, ours: Cell) -> bool:
     return seen.column.endswith("struct") and feasts == ours and isinstance(feasts.value["a"], float)
 
 
+def _is_empty_list_in_list(seen: Seen, feasts: Cell, ours: Cell) -> bool:
+    return feasts == Cell([None], "PRESENT", ours.time) and ours.value == [[]]
+
+
 def _is_unloaded(views: tuple[str, ...]) -> Callable[[Seen, Cell, Cell], bool]:
     def check(seen: Seen, feasts: Cell, ours: Cell) -> bool:
         is_there = ours.status in ("PRESENT", "NULL_VALUE") and ours.time is not None
@@ -219,6 +223,7 @@ INTENDED = (
         ),
     ),
     Intended("integers in structs, beside a null, are materialized as floats", _cell(_is_float_in_struct)),
+    Intended("an empty list in a list is a null", _cell(_is_empty_list_in_list)),
     Intended("a null in a pushed list of numbers is 0", _cell(_is_zero_for_null)),
     Intended(
         'keys and values of another type are converted: "1", 1.0, 1.5 and true to 1, 5 to "5"',
