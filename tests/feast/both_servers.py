@@ -1,8 +1,5 @@
 """Feast's own server and ours over the same definitions and rows, each with its own files and a Redis of its own."""
 
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -29,8 +26,8 @@ from feast import (
 from feast.on_demand_feature_view import on_demand_feature_view
 
 from tests.feast.value_matrix import ALONE, TYPES, TypeRows
-from tests.redis_servers import free_port, private_redis_tcp
-from tests.server.live import BIN, environment, serving
+from tests.redis_servers import free_port, poll_until, private_redis_tcp
+from tests.server.live import feast_running, serving
 
 START_SECONDS = 120.0
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -188,31 +185,6 @@ def materialize(repo: Path) -> list[str]:
     return refused
 
 
-@contextmanager
-def feast_serving(repo: Path) -> Iterator[str]:
-    """Starts the real `feast serve` with one worker; it may not answer yet. The block gets its URL."""
-    port = free_port()
-    command = [str(BIN / "feast"), "--chdir", str(repo), "serve", "--port", str(port), "--workers", "1"]
-    with (repo / "serve.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(), start_new_session=True)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_alive(url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not _answers(url):
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-
-
 def _answers(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health", trust_env=False).status_code == 200
@@ -243,7 +215,8 @@ def both_serving(folder: Path) -> Iterator[BothServers]:
             (folder / f"{name}-redis").mkdir(parents=True)
         redis = {name: stack.enter_context(private_redis_tcp(folder / f"{name}-redis")) for name in ("feasts", "ours")}
         feasts = write_repo(folder / "feasts", "redis", redis["feasts"].address, "duckdb", "local")
-        feasts_url = stack.enter_context(feast_serving(feasts))
+        port = free_port()
+        stack.enter_context(feast_running(feasts, "serve", "--port", str(port), "--workers", "1"))
         ours = write_repo(
             folder / "ours",
             "store.online.RedisOnlineStore",
@@ -257,5 +230,6 @@ def both_serving(folder: Path) -> Iterator[BothServers]:
         # Feast's server closes the connection after an error of its own.
         limits = httpx.Limits(max_keepalive_connections=0)
         client = stack.enter_context(httpx.Client(trust_env=False, timeout=60, limits=limits))
-        _wait_until_alive(feasts_url, feasts / "serve.log")
+        feasts_url = f"http://127.0.0.1:{port}"
+        poll_until(lambda: _answers(feasts_url), START_SECONDS, f"Feast's server answers; see {feasts / 'serve.log'}")
         yield BothServers(feasts_url, live.url, client, refused)

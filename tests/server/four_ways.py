@@ -16,8 +16,8 @@ from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
 from feast.types import Array, Float64, Int64, String
 
 from tests.oracles.rows import WrittenRow
-from tests.redis_servers import private_redis_tcp
-from tests.server.live import LiveServer, serving
+from tests.redis_servers import free_port, poll_until, private_redis_tcp
+from tests.server.live import START_SECONDS, LiveServer, feast_running, is_listening, serving
 from tests.stores import yaml_of
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -71,7 +71,10 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Ways:
-    """A server on a repo, the SDK on the same repo, and a remote client that has the server and the registry alone."""
+    """A server on a repo, the SDK on the same repo, and the SDK on another machine.
+
+    `remote` reaches the server and Feast's registry server by their addresses, and has no file of the repo.
+    """
 
     live: LiveServer
     store: FeatureStore
@@ -156,13 +159,16 @@ def four_ways(folder: Path) -> Iterator[Ways]:
         store = FeatureStore(repo_path=str(repo))
         store.apply(_objects())
         store.materialize(NOW - timedelta(days=30), NOW)
-        with serving(repo) as live:
+        port = free_port()
+        with feast_running(repo, "serve_registry", "--port", str(port)), serving(repo) as live:
             _write(live, user_id=[WITHOUT_NAME], orders=[60], last=[[6.0]])
             _write(live, user_id=[WITH_EMPTY_LIST], orders=[70], last=[[]])
+            # Before, since gRPC waits ever longer between its attempts.
+            poll_until(lambda: is_listening(port), START_SECONDS, "the registry server listens")
             config = {
                 "project": store.project,
                 "provider": "local",
-                "registry": {"path": str(repo / "data" / "registry.db")},
+                "registry": {"registry_type": "remote", "path": f"127.0.0.1:{port}"},
                 "offline_store": {"type": "file"},
                 "online_store": {"type": "remote", "path": live.url, "connection_retries": 0},
                 "entity_key_serialization_version": 3,
