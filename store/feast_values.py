@@ -32,6 +32,7 @@ from store.kernel.values import BLOBS, FLOATS, INTEGERS, TEXTS, element_type, is
 
 _FIELD_OF = {value_type.name: field for value_type, field in VALUE_TYPE_TO_PROTO_VALUE_MAP.items()}
 _FIELD_OF |= {"PDF_BYTES": "bytes_val", "IMAGE_BYTES": "bytes_val"}
+_NESTED = frozenset({"VALUE_LIST", "VALUE_SET"})
 _NULL_TIMESTAMP = -(2**63)
 """Feast writes a missing timestamp as this number of seconds (numpy's NaT)."""
 
@@ -105,16 +106,44 @@ def python_from_plain(value: Any, type_name: str) -> Any:
 def plain_from_python(values: Sequence[Any], type_name: str) -> list[Any]:
     """Returns the plain values of Python objects, converted by Feast's own rules.
 
+    A zoned timestamp may also be ISO 8601 text, as a lookup answers it, and an empty list within a list stays one, of
+    which Feast makes a null.
+
     Raises:
         WrongType: a value that Feast cannot convert to the type.
     """
     try:
+        if type_name == "ZONED_TIMESTAMP":
+            values = [_whole_second(value) for value in values]
         messages = python_values_to_proto_values(list(values), ValueType[type_name])
     except (TypeError, ValueError, ArithmeticError, AssertionError, AttributeError) as error:
         raise WrongType(
             f"values {shown(list(values)[:3])} do not fit the declared type {type_name}: {shortened(error)}"
         ) from error
+    if type_name in _NESTED:
+        for message, value in zip(messages, values, strict=True):
+            _keep_empty_lists(message, value)
     return [plain_from_proto(message, type_name) for message in messages]
+
+
+def _whole_second(value: Any) -> Any:
+    """Returns a zoned timestamp, given as such or as ISO 8601 text, rounded down; Feast would round towards 1970."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if isinstance(moment, pd.Timestamp):
+        return moment.floor("s")
+    return moment.replace(microsecond=0) if isinstance(moment, datetime) else moment
+
+
+def _keep_empty_lists(message: Value, value: Any) -> None:
+    """Marks the elements of a nested list or set that are empty as empty ones; unset messages are nulls."""
+    which = message.WhichOneof("val")
+    if which not in ("list_val", "set_val"):
+        return
+    for inner, item in zip(getattr(message, which).val, value, strict=True):
+        if item is not None and len(item) == 0:
+            inner.list_val.SetInParent()
+        else:
+            _keep_empty_lists(inner, item)
 
 
 def plain_from_request(column: Column, values: Sequence[Any]) -> list[Any]:

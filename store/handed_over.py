@@ -2,8 +2,9 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from feast.repo_config import RepoConfig
+from feast.repo_config import RegistryConfig, RepoConfig
 
 from store.limits import HISTORICAL_CONCURRENT_MAX
 from store.machine import available_bytes
@@ -36,6 +37,11 @@ def service_of_one_retrieval(
         ConfigError: as `StoreService.open`.
     """
     if registry is not None:
+        if config.registry.registry_type != "file":
+            # The copy is a file, wherever the registry itself is.
+            is_versioned = config.registry.enable_online_feature_view_versioning
+            settings: Any = config
+            settings._registry = RegistryConfig(enable_online_feature_view_versioning=is_versioned)  # noqa: SLF001
         config.registry.path = str(registry)
         config.registry.registry_store_type = "store.registry.AtomicFileRegistryStore"
     offline = config.offline_store

@@ -25,6 +25,7 @@ from store.kernel.codec import RowLayout
 from store.kernel.values import FLOATS, element_type, is_opaque
 from store.limits import PUSH_FUTURE_SECONDS_MAX
 from store.offline import DuckDBOfflineStore
+from store.offline.join_keys import check_declared_key
 from store.offline.landing import StagedRows, stage_rows
 from store.offline.sources import file_source, open_source
 from store.online.rows import ViewWrite
@@ -53,6 +54,7 @@ def checked_push(config: RepoConfig, request: PushRequest, views: Sequence[Any],
 
     Raises:
         PushedRowsError: a column or row that does not fit, or a row from the future.
+        WrongType: a join key that cannot be compared with its declared type.
         SourceError: the batch source cannot be read.
     """
     what = f"push source {request.push_source_name!r}"
@@ -65,6 +67,9 @@ def checked_push(config: RepoConfig, request: PushRequest, views: Sequence[Any],
     features = [in_file.get(field.name, field.name) for view in views for field in view.features]
     # The columns may come by their names in the views too, which is how Feast's own class wants them.
     columns = {name if name in schema.names else in_file.get(name, name): v for name, v in request.columns.items()}
+    for key in (column for view in views for column in join_key_columns(view)):
+        name = in_file.get(key.name, key.name)
+        check_declared_key(key, [schema.field(name).type] if name in schema.names else [], what)
     row_count = len(next(iter(columns.values()), ()))
     created = source.created_timestamp_column
     if created and created in schema.names and created not in columns:

@@ -16,6 +16,7 @@ from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
 from pydantic import ValidationError
 
 from store.errors import ConfigError, RegistryUnavailable
+from store.remote_registry import copied, registry_of
 
 
 def load_config(repo_path: Path) -> RepoConfig:
@@ -86,6 +87,12 @@ def _always(registry: RegistryProto) -> Callable[..., RegistryProto]:
     return held
 
 
+def _said_problem(error: Exception) -> str:
+    # gRPC's errors tell what they are about over many lines, and in `details` in one.
+    details = getattr(error, "details", None)
+    return f"{type(error).__name__}: {details() if callable(details) else error}"
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One state of the registry, and a Feast store that reads it and nothing newer."""
@@ -105,6 +112,7 @@ class RegistrySnapshots:
         self._config = config
         self._repo_path = repo_path
         self._current: Snapshot | None = None
+        self._elsewhere: FeatureStore | None = None
         self._stamp: tuple[int, ...] | None = None
         self._checked = time.monotonic()
         self.problem: str | None = "the registry has not been read yet"
@@ -139,7 +147,7 @@ class RegistrySnapshots:
             self._current = self._load()
         except Exception as error:  # noqa: BLE001 - see below
             # A process edge: a registry behind SQL or a network may raise anything, and the server lives on.
-            self.problem = str(error) if isinstance(error, RegistryUnavailable) else f"{type(error).__name__}: {error}"
+            self.problem = str(error) if isinstance(error, RegistryUnavailable) else _said_problem(error)
             self._stamp = None
             return
         self._stamp, self._checked, self.problem = stamp, time.monotonic(), None
@@ -151,12 +159,20 @@ class RegistrySnapshots:
             raise RegistryUnavailable(
                 f"registry {str(path)!r} not found; run 'feast apply' in {str(self._repo_path)!r}"
             )
-        # Feast resolves the registry's path against the folder given here, not against the one in the settings.
-        store = FeatureStore(repo_path=str(self._repo_path), config=self._config)
-        if path is None and self._current is not None:
+        store = self._new_store()
+        if path is None:
             # A registry elsewhere keeps connections and threads, so it is asked anew rather than made anew.
-            store = self._current.store
-            store.refresh_registry()
+            if self._elsewhere is None:
+                self._elsewhere = store
+            else:
+                self._elsewhere.refresh_registry()
+            store = self._elsewhere
+        if self._config.registry.registry_type == "remote":
+            whole = copied(store.registry, self._config.project)
+            if self._current is not None and whole.version_id == self._current.version:
+                return self._current
+            store = self._new_store()
+            store._registry = registry_of(whole, self._config)  # noqa: SLF001 - Feast lets nobody give it one
         registry = store.registry
         projects = {project.name for project in registry.list_projects(allow_cache=True)}
         if self._config.project not in projects:
@@ -176,6 +192,10 @@ class RegistrySnapshots:
         settings: Any = registry
         settings.serve_features_while_materializing = True
         return Snapshot(store, version)
+
+    def _new_store(self) -> FeatureStore:
+        # Feast resolves the registry's path against the folder given here, not against the one in the settings.
+        return FeatureStore(repo_path=str(self._repo_path), config=self._config)
 
     def _file(self) -> Path | None:
         """Returns the registry's file, None where the registry is not a local file."""

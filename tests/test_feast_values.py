@@ -3,7 +3,7 @@
 import json
 import math
 import struct
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -205,6 +205,23 @@ def test_on_demand_functions_get_feasts_python_objects() -> None:
     assert python_from_plain('{"a": 1}', "JSON") == {"a": 1}
     assert python_from_plain(None, "JSON") is None
     assert plain_from_python([datetime(1970, 1, 2, tzinfo=UTC), None], "UNIX_TIMESTAMP") == [86_400, None]
+
+
+def test_empty_lists_in_lists_are_not_nulls() -> None:
+    for type_name in ("VALUE_LIST", "VALUE_SET"):
+        [plain] = plain_from_python([[[], [1], None, [[], [2]]]], type_name)
+        assert python_from_plain(plain, type_name) == [[], [1], None, [[], [2]]]
+
+
+def test_zoned_timestamps_come_as_such_or_as_text_and_are_rounded_down() -> None:
+    zone = timezone(timedelta(hours=2))
+    for said in (datetime(1960, 1, 1, 12, 0, 0, 500_000, zone), "1960-01-01T12:00:00.5+02:00"):
+        [plain] = plain_from_python([said], "ZONED_TIMESTAMP")
+        assert python_from_plain(plain, "ZONED_TIMESTAMP") == datetime(1960, 1, 1, 12, tzinfo=zone)
+    [plain] = plain_from_python([pd.Timestamp(-1, tz="UTC")], "ZONED_TIMESTAMP")
+    assert python_from_plain(plain, "ZONED_TIMESTAMP") == datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)
+    with pytest.raises(WrongType, match="soon"):
+        plain_from_python(["soon"], "ZONED_TIMESTAMP")
 
 
 def test_python_objects_that_do_not_fit_are_refused() -> None:

@@ -4,7 +4,7 @@ The entity rows' side is converted, never the source's: a value that the source'
 keys, so it becomes null, which matches nothing. NaN counts as null.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.types as pat
 
 from store.errors import MissingJoinKey, WrongType, shown
+from store.feast_values import arrow_type
+from store.kernel.definitions import Column
 from store.offline.column_types import are_comparable, is_text, is_uuid, plain_type
 from store.offline.common_types import common_key_type, common_type, read_type
 from store.offline.entity_rows import EntityRows
@@ -42,6 +44,31 @@ def check_join_key(rows: EntityRows, name: str, source_types: Sequence[pa.DataTy
             )
     if pat.is_floating(kind) or (is_text(kind) and any(map(is_uuid, source_types))):
         join_key_column(pa.table({name: rows.source.column(name)}), name, source_types, owner)
+
+
+def check_declared_key(key: Column, source_types: Iterable[pa.DataType], owner: str) -> None:
+    """Checks that a join key of a source can be compared with the type that it is declared to have.
+
+    A lookup asks for keys of the declared type and training for keys of the source's; were text read as a number, or a
+    number as text, the two would find different rows.
+
+    Args:
+        source_types: the key's type in the source's files.
+        owner: the source or view, for messages.
+
+    Raises:
+        WrongType: text for a number, a number for text, or another such pair.
+    """
+    declared = arrow_type(key.type_name)
+    for source_type in source_types:
+        kind = plain_type(source_type)
+        is_epoch = key.type_name == "UNIX_TIMESTAMP" and (pat.is_integer(kind) or pat.is_date(kind))
+        if not is_epoch and not are_comparable(declared, kind):
+            raise WrongType(
+                f"{owner}: join key {key.name!r} is declared as {key.type_name}, the source has {source_type}; declare "
+                "the type of the source (value_type of the entity, and the view's schema), or write the column in the "
+                "declared type"
+            )
 
 
 def join_key_column(table: pa.Table, name: str, source_types: Sequence[pa.DataType], owner: str) -> pa.Array:

@@ -13,8 +13,9 @@ from store.kernel.newest_rows import LateRows, NewestRows, all_rows_sql, bounds_
 from store.kernel.source_scan import Bounds, Scan
 from store.limits import MATERIALIZE_BATCH_ROWS
 from store.offline.connection import ConnectionSettings, connected
+from store.offline.join_keys import check_declared_key
 from store.offline.settings import settings_of
-from store.offline.source_columns import NeededColumns, needed_columns, scan_of
+from store.offline.source_columns import NeededColumns, needed_columns, scan_of, source_types
 from store.offline.sources import Source, file_source, open_source
 
 TIME_COLUMNS = ("__event_us", "__event_ns", "__created_us", "__created_ns")
@@ -58,20 +59,38 @@ def latest_rows(
 
     Raises:
         SourceError: the source is not there, or lacks a column.
+        WrongType: a join key that cannot be compared with its declared type.
     """
     owner = f"source {source.name!r}"
     declared = file_source(source, owner)
     found = open_source(config, declared)
     keys, values = [key.name for key in join_keys], [feature.name for feature in features]
-    scan = scan_of(found, needed_columns(owner, declared, found, keys, values))
+    needed = needed_columns(owner, declared, found, keys, values)
+    scan = scan_of(found, needed)
+    for key, name in zip(join_keys, needed.keys, strict=True):
+        check_declared_key(key, source_types(found, name), owner)
     newest = NewestRows(scan, bounds_of(scan, *interval, is_end_open=True), late_of(scan, late_us))
     stream = _newest_batches(newest, found, settings_of(config), MATERIALIZE_BATCH_ROWS)
     # The first step runs the search for the newest rows, so the total is known before any row is read.
     total = next(stream)
     assert isinstance(total, int)
     names = [*keys, *values, *TIME_COLUMNS]
-    batches = (batch.rename_columns(names) for batch in stream if isinstance(batch, pa.RecordBatch))
+    zoned = [
+        (in_view.name, found.schema.field(name).type)
+        for in_view, name in zip(features, needed.features, strict=True)
+        if in_view.type_name == "ZONED_TIMESTAMP" and pa.types.is_timestamp(found.schema.field(name).type)
+    ]
+    batches = (_with_zones(batch.rename_columns(names), zoned) for batch in stream if isinstance(batch, pa.RecordBatch))
     return LatestRows(total, batches)
+
+
+def _with_zones(batch: pa.RecordBatch, zoned: Sequence[tuple[str, pa.DataType]]) -> pa.RecordBatch:
+    """Returns a batch whose zoned timestamps are in the zones of the source's columns: DuckDB gives all in UTC."""
+    for name, kind in zoned:
+        place = batch.schema.get_field_index(name)
+        column = batch.column(place)
+        batch = batch.set_column(place, name, column.cast(pa.timestamp(column.type.unit, kind.tz)))
+    return batch
 
 
 def _newest_batches(

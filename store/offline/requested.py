@@ -14,7 +14,7 @@ from store.errors import EntityRowsError, UnknownObject
 from store.offline.entity_rows import EntityRows
 from store.offline.join_keys import check_join_key
 from store.offline.searches import History
-from store.offline.source_columns import NeededColumns, needed_columns, scan_of
+from store.offline.source_columns import NeededColumns, needed_columns, scan_of, source_types
 from store.offline.sources import Source, file_source, open_source
 
 
@@ -169,12 +169,6 @@ def _checked(
         keys.setdefault((column, types), JoinKey(len(keys), column, types, f"{owner}: {label}"))
         columns.append(column)
     return _Checked(requested, source, needed, tuple(columns))
-
-
-def source_types(source: Source, in_file: str) -> tuple[pa.DataType, ...]:
-    """Returns the types that a column has in the files of a source, each once; null if none has it."""
-    known = (file.schema.field(in_file).type for file in source.files if in_file in file.schema.names)
-    return tuple(dict.fromkeys(known)) or (pa.null(),)
 
 
 def _history(

@@ -75,6 +75,12 @@ def scan_of(source: Source, needed: NeededColumns) -> Scan:
     return Scan(tuple(_group(source, needed, sorted(positions), kinds) for positions in groups.values()))
 
 
+def source_types(source: Source, in_file: str) -> tuple[pa.DataType, ...]:
+    """Returns the types that a column has in the files of a source, each once; null if none has it."""
+    known = (file.schema.field(in_file).type for file in source.files if in_file in file.schema.names)
+    return tuple(dict.fromkeys(known)) or (pa.null(),)
+
+
 def _shape(file: SourceFile) -> object:
     """Returns what is equal for files that hold the same columns in the same types."""
     return id(file.schema), file.int96, file.is_landed, file.footer.schema is file.schema

@@ -1,4 +1,7 @@
-"""What a lookup answers, through Feast's own SDK, synchronous and asynchronous alike."""
+"""Lookups through Feast's own SDK while definitions change, its errors and its other calls.
+
+What a lookup answers is told by `tests/server/test_four_ways.py`, for the SDK as for the other ways.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -6,12 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-from feast.on_demand_feature_view import on_demand_feature_view
+from feast import FeatureService, Field
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
-from feast.types import Float64, Int64, String
+from feast.types import Int64
 
 from store.errors import EntityRowsError, InputError, MissingJoinKey, TooLarge, UnequalLengths, UnknownObject, WrongType
 from store.feature_store import FeatureStore
@@ -52,16 +53,6 @@ def readable(response: Any) -> Answer:
     return {name: list(zip(values[name], statuses[name], strict=True)) for name in values}
 
 
-def test_values_and_statuses_come_in_the_order_asked(look: Look) -> None:
-    answer = look(["users:name", "users:orders", "users:last"], {"user_id": [2, 1, 99, 1, None]})
-    assert list(answer) == ["user_id", "name", "orders", "last"]
-    user_1 = ("user 1", "PRESENT")
-    assert answer["name"] == [(None, "NULL_VALUE"), user_1, (None, "NOT_FOUND"), user_1, (None, "NOT_FOUND")]
-    assert answer["orders"][:3] == [(20, "PRESENT"), (10, "PRESENT"), (None, "NOT_FOUND")]
-    assert answer["last"][0] == ([2.0, 2.0], "PRESENT")
-    assert answer["user_id"][4] == (None, "NULL_VALUE")
-
-
 def test_entity_rows_may_be_a_list_of_rows(look: Look) -> None:
     assert look(["users:orders"], [{"user_id": 1}, {"user_id": 3}])["orders"] == [(10, "PRESENT"), (30, "PRESENT")]
 
@@ -71,107 +62,10 @@ def test_an_empty_list_gets_an_empty_answer(look: Look) -> None:
     assert look(["users:orders"], []) == {"user_id": [], "orders": []}
 
 
-def test_a_row_past_its_ttl_is_withheld(look: Look, store: FeatureStore) -> None:
-    store.apply([user_view(ttl=timedelta(minutes=63))])
-    answer = look(["users:orders"], {"user_id": [1, 5]})
-    assert answer["orders"] == [(10, "PRESENT"), (None, "OUTSIDE_MAX_AGE")]
-
-
-def test_event_timestamps_are_the_rows_own(store: FeatureStore) -> None:
-    response = store.get_online_features(["users:orders"], {"user_id": [1, 99]})
-    found, missing = response.proto.results[1].event_timestamps
-    assert found.ToDatetime() == (NOW - timedelta(minutes=61)).replace(tzinfo=None)
-    assert (missing.seconds, missing.nanos) == (0, 0)
-
-
-def test_a_service_computes_its_on_demand_view(look: Look, store: FeatureStore) -> None:
-    service = store.get_feature_service("checkout")
-    answer = look(service, {"user_id": [1, 99], "amount": [3.0, 3.0]})
-    assert answer["share"] == [(2.0, "PRESENT"), (None, "NULL_VALUE")]
-    assert "amount" not in answer
-
-
-def test_an_on_demand_view_alone_reads_its_sources_and_does_not_show_them(look: Look) -> None:
-    answer = look(["basket_share:share"], {"user_id": [1], "amount": [3.0]})
-    assert answer == {"user_id": [(1, "PRESENT")], "share": [(2.0, "PRESENT")]}
-
-
-def test_a_function_of_one_row_is_run_row_by_row(look: Look, store: FeatureStore) -> None:
-    @on_demand_feature_view(
-        sources=[store.get_feature_view("users")],
-        schema=[Field(name="shout", dtype=String)],
-        mode="python",
-        singleton=True,
-    )
-    def shouting(row: dict[str, Any]) -> dict[str, Any]:
-        return {"shout": None if row["name"] is None else row["name"].upper()}
-
-    store.apply([shouting])
-    answer = look(["shouting:shout"], {"user_id": [1, 2, 3]})
-    assert answer["shout"] == [("USER 1", "PRESENT"), (None, "NULL_VALUE"), ("USER 3", "PRESENT")]
-
-
-def test_a_pandas_function_gets_each_input_once(look: Look, store: FeatureStore) -> None:
-    @on_demand_feature_view(
-        sources=[store.get_feature_view("users")], schema=[Field(name="twice", dtype=Float64)], mode="pandas"
-    )
-    def doubled(frame: pd.DataFrame) -> pd.DataFrame:
-        return pd.DataFrame({"twice": frame["spent"] * 2 + frame["users__spent"] * 0})
-
-    store.apply([doubled])
-    assert look(["doubled:twice", "users:spent"], {"user_id": [1, 2]})["twice"] == [(3.0, "PRESENT"), (6.0, "PRESENT")]
-
-
 def test_a_service_whose_view_lost_a_feature_is_named(store: FeatureStore) -> None:
     store.apply([user_view(schema=[field for field in user_view().schema if field.name != "name"])])
     with pytest.raises(UnknownObject, match="'checkout' asks feature view 'users'"):
         store.get_online_features(store.get_feature_service("checkout"), {"user_id": [1], "amount": [1.0]})
-
-
-def test_full_feature_names_carry_the_view(look: Look, store: FeatureStore) -> None:
-    service = store.get_feature_service("checkout")
-    answer = look(service, {"user_id": [1], "amount": [3.0]}, full_feature_names=True)
-    assert answer["users__orders"] == [(10, "PRESENT")]
-    assert answer["basket_share__share"] == [(2.0, "PRESENT")]
-
-
-def test_aliases_and_join_key_maps_of_a_service(look: Look, store: FeatureStore) -> None:
-    view = store.get_feature_view("users")
-    giver = view.with_name("giver").with_join_key_map({"user_id": "giver_id"})[["orders"]]
-    taker = view.with_name("taker").with_join_key_map({"user_id": "taker_id"})[["orders"]]
-    store.apply([FeatureService(name="gift", features=[giver, taker])])
-    answer = look(store.get_feature_service("gift"), {"giver_id": [1], "taker_id": [3]}, full_feature_names=True)
-    assert answer["giver__orders"] == [(10, "PRESENT")]
-    assert answer["taker__orders"] == [(30, "PRESENT")]
-
-
-def test_a_composite_key_finds_its_row_and_no_other(look: Look, store: FeatureStore, repo: Path) -> None:
-    rows = pd.DataFrame({"a": ["x", "xy"], "b": ["yz", "z"], "event_timestamp": [NOW] * 2, "n": [1, 2]})
-    rows.to_parquet(repo / "data" / "pairs.parquet")
-    first, second = (Entity(name=name, join_keys=[name], value_type=ValueType.STRING) for name in "ab")
-    view = FeatureView(
-        name="pairs",
-        entities=[second, first],
-        schema=[Field(name="a", dtype=String), Field(name="b", dtype=String), Field(name="n", dtype=Int64)],
-        source=FileSource(path="data/pairs.parquet", timestamp_field="event_timestamp"),
-    )
-    store.apply([first, second, view])
-    store.write_to_online_store("pairs", rows)
-    answer = look(["pairs:n", "users:orders"], {"b": ["z", "yz", "y"], "a": ["xy", "x", "xz"], "user_id": [1, 1, 2]})
-    assert answer["n"] == [(2, "PRESENT"), (1, "PRESENT"), (None, "NOT_FOUND")]
-    assert answer["orders"] == [(10, "PRESENT"), (10, "PRESENT"), (20, "PRESENT")]
-
-
-def test_a_view_without_entities_has_one_row(look: Look, store: FeatureStore, repo: Path) -> None:
-    rows = pd.DataFrame({"event_timestamp": [NOW], "rate": [1.25]})
-    rows.to_parquet(repo / "data" / "rates.parquet")
-    source = FileSource(path="data/rates.parquet", timestamp_field="event_timestamp")
-    view = FeatureView(name="rates", entities=[], schema=[Field(name="rate", dtype=Float64)], source=source)
-    store.apply([view])
-    store.write_to_online_store("rates", rows)
-    assert look(["rates:rate"], {})["rate"] == [(1.25, "PRESENT")]
-    answer = look(["rates:rate", "users:orders"], {"user_id": [1, 2]})
-    assert answer["rate"] == [(1.25, "PRESENT")] * 2
 
 
 def test_a_feature_added_later_is_not_found_in_older_rows(look: Look, store: FeatureStore) -> None:
@@ -180,6 +74,12 @@ def test_a_feature_added_later_is_not_found_in_older_rows(look: Look, store: Fea
     answer = look(["users:visits", "users:orders"], {"user_id": [1]})
     assert answer["visits"] == [(None, "NOT_FOUND")]
     assert answer["orders"] == [(10, "PRESENT")]
+
+
+def test_a_changed_ttl_takes_effect(look: Look, store: FeatureStore) -> None:
+    assert look(["users:orders"], {"user_id": [1, 5]})["orders"] == [(10, "PRESENT"), (50, "PRESENT")]
+    store.apply([user_view(ttl=timedelta(minutes=63))])
+    assert look(["users:orders"], {"user_id": [1, 5]})["orders"] == [(10, "PRESENT"), (None, "OUTSIDE_MAX_AGE")]
 
 
 def test_a_changed_service_takes_effect(look: Look, store: FeatureStore) -> None:
@@ -224,11 +124,6 @@ def test_a_wrong_request_is_refused_by_name(
 def test_as_many_keys_as_allowed_are_answered(store: FeatureStore) -> None:
     answer = readable(store.get_online_features(["users:orders"], {"user_id": [1] * LOOKUP_KEYS_MAX}))
     assert answer["orders"] == [(10, "PRESENT")] * LOOKUP_KEYS_MAX
-
-
-def test_a_failing_on_demand_function_is_named(store: FeatureStore) -> None:
-    with pytest.raises(InputError, match="'basket_share' failed: TypeError"):
-        store.get_online_features(["basket_share:share"], {"user_id": [1], "amount": [None]})
 
 
 def test_online_read_withholds_an_expired_value(store: FeatureStore) -> None:

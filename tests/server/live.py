@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -153,6 +154,29 @@ def apply(folder: Path) -> None:
     command = [str(BIN / "feast"), "--chdir", str(folder), "apply"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextmanager
+def feast_running(repo: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Runs a command of the real `feast` that serves, until the block ends; at first it may not answer yet."""
+    command = [str(BIN / "feast"), "--chdir", str(repo), *arguments]
+    with (repo / f"{arguments[0]}.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(), start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def is_listening(port: int) -> bool:
+    """Whether somebody listens on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def copy_repo(repo: Path, folder: Path, connection: str) -> Path:

@@ -33,15 +33,6 @@ def test_values_that_json_lacks_are_said_as_feast_says_them(server: LiveServer) 
     ]
 
 
-def test_a_service_with_a_computed_feature_and_long_names(server: LiveServer) -> None:
-    answer = server.lookup({"driver_id": [1], "bonus": [5]}, feature_service="drivers", full_feature_names=True)
-    assert answer.status_code == 200, answer.text
-    names = answer.json()["metadata"]["feature_names"]
-    values = dict(zip(names, [result["values"] for result in answer.json()["results"]], strict=True))
-    assert values["with_bonus__trips_and_bonus"] == [15]
-    assert values["driver_stats__rate"] == [0.5]
-
-
 def test_versions_of_views_come_when_asked_for(server: LiveServer) -> None:
     asked = {"include_feature_view_version_metadata": True}
     answer = server.lookup({"driver_id": [1]}, "driver_stats:rate", **asked)
@@ -56,11 +47,6 @@ def test_join_keys_come_back_in_the_order_in_which_they_were_asked_for(server: L
         answer = server.lookup({name: values[name] for name in names}, "areas:tips").json()
         assert answer["metadata"]["feature_names"] == [*names, "tips"]
         assert [result["values"] for result in answer["results"]][:2] == [values[name] for name in names]
-
-
-def test_composite_keys(server: LiveServer) -> None:
-    answer = server.lookup({"driver_id": [1, 1, 3], "city": ["york", "leeds", "york"]}, "areas:tips")
-    assert answer.json()["results"][2]["values"] == [1.0, None, 3.0]
 
 
 def test_empty_lists_get_an_empty_answer(server: LiveServer) -> None:

@@ -65,14 +65,6 @@ def test_lookups_by_features(store: Any) -> None:
     assert list(statuses["rate"].statuses) == [1, 4, 3]
 
 
-def test_lookups_by_service_with_a_computed_feature(store: Any) -> None:
-    service = store.get_feature_service("drivers")
-    response = store.get_online_features(service, [{"driver_id": 1, "bonus": 5}], full_feature_names=True)
-    answer = response.to_dict()
-    assert answer["with_bonus__trips_and_bonus"] == [15]
-    assert answer["driver_stats__rate"] == [0.5]
-
-
 def test_composite_keys_and_frames(store: Any) -> None:
     rows = {"driver_id": [1, 3], "city": ["york", "york"]}
     frame = store.get_online_features(["areas:tips"], rows).to_df()

@@ -43,6 +43,12 @@ _TTL = (
     "(ARCHITECTURE.md: ttl plays a part online)"
 )
 
+_TTL_AND_TODAY = (
+    "it reads a row of 2024 through a view of one day's ttl, which ours withholds, as the training join does; no "
+    "stated clock helps, as the test also writes a row of today, which lies in the future of 2024 "
+    "(tests/engine/test_stored_on_demand.py holds all else that it expects)"
+)
+
 SUITES = {
     "offline": Suite(
         feasts="duckdb",
@@ -78,7 +84,7 @@ SUITES = {
         plugin="feast_suite_online",
         intended={
             "test_write_to_online_store_event_check": Difference(_TTL, "assert None == 'hello_123'"),
-            "test_odfv_write_methods": Difference(_TTL, "Expected 200.0, got None"),
+            "test_odfv_write_methods": Difference(_TTL_AND_TODAY, "Expected 200.0, got None"),
         },
     ),
 }
