@@ -7,12 +7,10 @@ import threading
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from tests.redis_servers import poll_until
 from tests.server.live import BIN, LiveServer, copy_repo, environment, serving, write_repo
-from tests.server.test_operations import samples
 
 
 def larder(*arguments: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -150,65 +148,3 @@ def _refuses(live: LiveServer) -> bool:
     except httpx.TransportError:
         return True
     return False
-
-
-def test_two_workers_serve_one_port_and_count_together(applied: Path, tmp_path: Path) -> None:
-    repo = copy_repo(applied, tmp_path / "repo", "embedded")
-    with serving(repo, "--workers", "2") as live:
-        children = {child.pid for child in psutil.Process(live.process.pid).children() if _is_worker(child)}
-        assert len(children) == 2
-        before = samples(live).get(("larder_lookup_keys_total",), 0)
-        threads = [threading.Thread(target=_look_up, args=(live, 25)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for _ in range(4):
-            # Whichever worker answers, it answers for both.
-            found = samples(live)
-            assert found["larder_lookup_keys_total",] - before == 100
-            status = ("larder_requests_total", "method=POST", "path=/get-online-features", "status=200")
-            assert found[status] == found["larder_request_seconds_count", "path=/get-online-features"] >= 100
-            assert found["larder_lookup_values_total", "status=NOT_FOUND", "view=driver_stats"] >= 100
-            assert found["larder_redis_round_trip_seconds_count",] >= 100
-        victim = children.pop()
-        os.kill(victim, signal.SIGKILL)
-        poll_until(lambda: not psutil.pid_exists(victim) and len(_workers(live)) == 2, what="the worker is replaced")
-        poll_until(lambda: _answers(live), what="the replacement serves")
-        assert samples(live)["larder_lookup_keys_total",] - before >= 100
-        everybody = _workers(live)
-    poll_until(lambda: not any(psutil.pid_exists(pid) for pid in everybody), what="the workers are gone")
-
-
-@pytest.mark.long
-def test_workers_go_when_their_parent_is_killed(applied: Path, tmp_path: Path) -> None:
-    repo = copy_repo(applied, tmp_path / "repo", "embedded")
-    with serving(repo, "--workers", "2", exit_code=-signal.SIGKILL) as live:
-        everybody = _workers(live)
-        live.process.kill()
-        live.process.wait(10)
-        poll_until(lambda: not any(psutil.pid_exists(pid) for pid in everybody), what="the workers are gone")
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    return "spawn_main" in " ".join(process.cmdline())
-
-
-def _workers(live: LiveServer) -> set[int]:
-    found = set()
-    for child in psutil.Process(live.process.pid).children():
-        try:
-            if _is_worker(child):
-                found.add(child.pid)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def _look_up(live: LiveServer, times: int) -> None:
-    for _ in range(times):
-        assert live.lookup({"driver_id": [1]}, "driver_stats:rate").status_code == 200
-
-
-def _answers(live: LiveServer) -> bool:
-    return live.lookup({"driver_id": [1]}, "driver_stats:rate").status_code == 200
