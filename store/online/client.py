@@ -18,6 +18,7 @@ from store.online.connection import (
     translate,
 )
 from store.online.conversations import Command, Conversation, Result, script
+from store.online.deadlines import deadline
 from store.online.multiplexed import Multiplexed
 
 SCRIPTS = ("write", "carry", "switch")
@@ -28,6 +29,11 @@ QUICK_COMMANDS_MAX = 256
 OnRoundTrip = Callable[[float], None]
 
 
+def _in_all(target: RedisTarget, seconds_max: float) -> float:
+    """Returns what a conversation may take: a caller who allows each read more than that allows it to all of them."""
+    return float(max(seconds_max, target.options.get("socket_timeout", 0.0)))
+
+
 class RedisSession:
     """A synchronous session: one Redis client and what it is connected to."""
 
@@ -35,24 +41,32 @@ class RedisSession:
         self.target = target
         self.client: Any = connect(target)
 
-    def hold(self, conversation: Conversation[Result]) -> Result:
+    def hold(self, conversation: Conversation[Result], seconds_max: float | None = None) -> Result:
         """Returns the result of a conversation.
+
+        Args:
+            seconds_max: all that it may take; a `socket_timeout` above it goes before it. Without it, as for the runs
+                of a materialization, and on a cluster each read is bounded by itself.
 
         Raises:
             OnlineStoreError: Redis cannot be reached, did not answer in time, or refused a command.
         """
-        try:
-            replies: Any = None
-            while True:
-                commands = conversation.send(replies)
-                replies = self._send(commands)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        except REDIS_ERRORS as error:
-            raise translate(error, self.target) from error
-        finally:
-            conversation.close()
+        seconds = None if seconds_max is None else _in_all(self.target, seconds_max)
+        with deadline(seconds) as is_over:
+            try:
+                replies: Any = None
+                while True:
+                    commands = conversation.send(replies)
+                    replies = self._send(commands)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            except REDIS_ERRORS as error:
+                if seconds and is_over():
+                    raise too_late(self.target, seconds) from error
+                raise translate(error, self.target) from error
+            finally:
+                conversation.close()
 
     def _send(self, commands: list[Command]) -> list[Any]:
         try:
@@ -107,7 +121,7 @@ class AsyncRedisSession:
             OnlineStoreError: Redis cannot be reached, did not answer in time, or refused a command.
         """
         # redis-py bounds each read and each attempt; only this bounds their sum.
-        seconds = max(seconds_max, self.target.options.get("socket_timeout", 0.0))
+        seconds = _in_all(self.target, seconds_max)
         deadline = asyncio.timeout(seconds)
         try:
             async with deadline:
