@@ -1,16 +1,10 @@
-import json
-import os
-import signal
 import socket
 import subprocess
-import threading
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.redis_servers import poll_until
-from tests.server.live import BIN, LiveServer, copy_repo, environment, serving, write_repo
+from tests.server.live import BIN, copy_repo, environment, serving, write_repo
 
 
 def larder(*arguments: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -96,55 +90,6 @@ def test_a_clock_that_is_not_the_systems_is_announced_and_joined_without_the_var
             assert clock["now"].startswith("2013-12-05T19:")
 
 
-@pytest.mark.long
-def test_a_materialization_that_outlasts_the_grace_is_told_and_leaves_nothing_behind(
-    applied: Path, tmp_path: Path
-) -> None:
-    repo = copy_repo(applied, tmp_path / "repo", "embedded")
-    source = repo / "data" / "stats.parquet"
-    source.unlink()
-    os.mkfifo(source)
-    answers: list[httpx.Response] = []
-    body = {"start_ts": "2000-01-01", "end_ts": "2100-01-01", "feature_views": ["driver_stats"]}
-    with serving(repo) as live:
-        running = threading.Thread(target=lambda: answers.append(live.post("/materialize", body)))
-        running.start()
-        poll_until(lambda: "driver_stats:" in live.log(), what="the materialization is under way")
-        live.process.send_signal(signal.SIGTERM)
-        running.join(30)
-        live.process.wait(20)
-        assert "Error" not in live.log()
-    assert answers[0].status_code == 503, answers[0].text
-    assert "stopping" in answers[0].json()["detail"]
-    assert int(answers[0].headers["retry-after"]) > 0
-
-
 def test_a_wrong_option_is_a_usage_error() -> None:
     assert larder("serve", "--port", "lots").returncode == 2
     assert larder("serve", "--workers", "0").returncode == 2
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopping_server_finishes_what_is_in_flight(applied: Path, tmp_path: Path, number: signal.Signals) -> None:
-    repo = copy_repo(applied, tmp_path / "repo", "embedded")
-    body = json.dumps({"entities": {"driver_id": [1]}, "features": ["driver_stats:rate"]}).encode()
-    with serving(repo) as live:
-        host, _, port = live.url.removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port)), timeout=30) as slow:
-            head = "POST /get-online-features HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
-            poll_until(lambda: live.get("/health").status_code == 200)
-            live.process.send_signal(number)
-            poll_until(lambda: _refuses(live), what="the server takes no new connections")
-            slow.sendall(body[10:])
-            assert slow.recv(65_536).startswith(b"HTTP/1.1 200 ")
-        live.process.wait(20)
-        assert live.process.returncode == 0
-
-
-def _refuses(live: LiveServer) -> bool:
-    try:
-        live.get("/health")
-    except httpx.TransportError:
-        return True
-    return False
