@@ -95,7 +95,8 @@ def _serve_alone(settings: ServerSettings, listener: socket.socket, announcement
 
 
 def _serve_many(settings: ServerSettings, listener: socket.socket, announcement: str) -> int:
-    folder = tempfile.mkdtemp(prefix="larder-metrics-")
+    # A folder of this start's own, also where one is named: what an earlier one counted is none of its counts.
+    folder = tempfile.mkdtemp(prefix="larder-metrics-", dir=os.environ.get(_METRICS_VARIABLES[0]) or None)
     os.environ.update(dict.fromkeys(_METRICS_VARIABLES, folder))
     # The workers tell in their own words what is wrong; the parent has nothing to add.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

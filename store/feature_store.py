@@ -49,7 +49,7 @@ class FeatureStore(feast.FeatureStore):
             session, knowledge = online.session(self.config), online.knowledge(self.project)
             for write in push.writes:
                 ttl_seconds = self.config.online_store.key_ttl_seconds
-                session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()))
+                session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()), PUSH_SECONDS_MAX)
         except BaseException:
             landing.discard()
             raise

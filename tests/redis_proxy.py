@@ -24,6 +24,7 @@ class RedisProxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._cut_after: int | None = None
+        self._is_cut_once = False
         self._byte_seconds = 0.0
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -41,7 +42,11 @@ class RedisProxy:
 
     def cut_answers(self, after_bytes: int) -> None:
         """Passes that much of an answer on, then resets the connection."""
-        self._cut_after = after_bytes
+        self._is_cut_once, self._cut_after = False, after_bytes
+
+    def cut_one_answer(self, after_bytes: int) -> None:
+        """Does so with the next answer only."""
+        self._is_cut_once, self._cut_after = True, after_bytes
 
     def trickle(self, byte_seconds: float) -> None:
         """Passes answers on byte by byte, with a wait after each."""
@@ -118,6 +123,8 @@ class RedisProxy:
             self.kept_back -= 1
             if self._cut_after is not None:
                 writer.write(chunk[: self._cut_after])
+                if self._is_cut_once:
+                    self._cut_after = None
                 await writer.drain()
                 _reset(writer)
                 return

@@ -128,16 +128,30 @@ def private_redis_tcp(
 
 
 @contextmanager
-def private_cluster(folder: Path, nodes: int = 3) -> Iterator[list[RedisServer]]:
-    """Runs a Redis Cluster of some masters that share all slots."""
+def private_cluster(
+    folder: Path,
+    *more: str,
+    nodes: int = 3,
+    password: str | None = None,
+    binary: Path | None = None,
+    is_tls: bool = False,
+) -> Iterator[list[RedisServer]]:
+    """Runs a Redis Cluster of some masters that share all slots.
+
+    Args:
+        more: of each node's command line; the certificates, where it is to speak TLS.
+    """
+    login = () if password is None else ("--requirepass", password, "--masterauth", password)
+    bus = ("--tls-cluster", "yes") if is_tls else ()
     with ExitStack() as stack:
         servers = []
         for number in range(nodes):
             own = folder / f"node{number}"
             own.mkdir()
             options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--dir", str(own))
-            servers.append(stack.enter_context(private_redis_tcp(own, *options)))
-        clients = [stack.enter_context(server.client()) for server in servers]
+            node = private_redis_tcp(own, *options, *login, *bus, *more, binary=binary, is_tls=is_tls)
+            servers.append(stack.enter_context(node))
+        clients = [stack.enter_context(server.client(password=password)) for server in servers]
         bounds = [16_384 * number // nodes for number in range(nodes + 1)]
         for number, client in enumerate(clients):
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)

@@ -23,7 +23,14 @@ from store.kernel.keys import views_key
 from store.online.client import RedisSession
 from store.online.connection import parse_target
 from store.online.views import lease
-from tests.redis_servers import RedisServer, private_cluster, private_redis
+from tests.redis_servers import (
+    RedisServer,
+    poll_until,
+    private_cluster,
+    private_redis,
+    private_redis_tcp,
+    private_sentinel,
+)
 from tests.stores import NOW, PROJECT, config, yaml_of
 
 DAY = timedelta(days=1)
@@ -257,3 +264,25 @@ def test_a_cluster_is_erased_from_node_by_node(repo: Path, tmp_path: Path, monke
         erasure = Eraser(store, "driver=7").erase()
         assert (erasure.redis.keys, erasure.redis.rows, erasure.is_proven) == (4, 4, True)
         assert everything(store) == [[None, 1, 2], [None, None, None, 3, 4, 5, 6, 7, 8], [0, 1, 2]]
+
+
+def test_a_master_that_sentinel_names_is_erased_and_so_are_its_replicas(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LARDER_CLOCK", NOW.isoformat())
+    folders = [tmp_path / name for name in ("master", "replica", "sentinel")]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        private_redis_tcp(folders[0]) as master,
+        private_redis_tcp(folders[1], "--replicaof", "127.0.0.1", str(master.port)) as replica,
+        private_sentinel(folders[2], master, "larder") as watcher,
+        replica.client() as copy,
+    ):
+        store = filled(repo, watcher.address, redis_type="redis_sentinel", sentinel_master="larder")
+        held = master.client().dbsize()
+        poll_until(lambda: copy.dbsize() == held, what="the replica has all rows")
+        erasure = Eraser(store, "driver=7").erase()
+        assert (erasure.redis.keys, erasure.redis.rows, erasure.is_proven) == (4, 4, True)
+        assert everything(store) == [[None, 1, 2], [None, None, None, 3, 4, 5, 6, 7, 8], [0, 1, 2]]
+        poll_until(lambda: copy.dbsize() == held - 4, what="the replica has erased them too")

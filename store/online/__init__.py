@@ -26,7 +26,7 @@ from pydantic import NonNegativeInt, StrictStr, field_validator
 from store.clock import Clock, clock_for
 from store.errors import UnequalLengths, WrongType
 from store.feast_noise import quieten
-from store.limits import PUSH_SECONDS_MAX
+from store.limits import LOOKUP_SECONDS_MAX, PUSH_SECONDS_MAX
 from store.online.client import AsyncRedisSession, OnRoundTrip, RedisSession
 from store.online.connection import RedisTarget, settings_of
 from store.online.conversations import Knowledge
@@ -107,7 +107,7 @@ class RedisOnlineStore(OnlineStore):
         plan = self._plans.plan(registry, project, _asked(features), full_feature_names=full_feature_names)
         lookup = Lookup(plan, _columnar(entity_rows, plan))
         knowledge = self.knowledge(project)
-        self.session(config).hold(lookup.converse(knowledge))
+        self.session(config).hold(lookup.converse(knowledge), LOOKUP_SECONDS_MAX)
         return self._response(config, lookup, project, with_versions=include_feature_view_version_metadata)
 
     async def get_online_features_async(
@@ -142,7 +142,7 @@ class RedisOnlineStore(OnlineStore):
         """Returns per entity key the event time and values of a view's row; (None, None) where there is none."""
         lookup = entity_key_rows(config, table, entity_keys, requested_features)
         knowledge = self.knowledge(config.project)
-        self.session(config).hold(lookup.converse(knowledge))
+        self.session(config).hold(lookup.converse(knowledge), LOOKUP_SECONDS_MAX)
         return online_reads(lookup, knowledge, self.clock(config).now_us())
 
     async def online_read_async(

@@ -20,6 +20,7 @@ from store.online.connection import (
     translate,
 )
 from store.online.conversations import Conversation, Result, script
+from store.online.deadlines import deadline
 from store.online.multiplexed import Multiplexed, checked
 
 SCRIPTS = ("write", "carry", "switch")
@@ -30,6 +31,11 @@ QUICK_COMMANDS_MAX = 256
 OnRoundTrip = Callable[[float], None]
 
 
+def _in_all(target: RedisTarget, seconds_max: float) -> float:
+    """Returns what a conversation may take: a caller who allows each read more than that allows it to all of them."""
+    return float(max(seconds_max, target.options.get("socket_timeout", 0.0)))
+
+
 class RedisSession:
     """A synchronous session: one Redis client and what it is connected to."""
 
@@ -37,24 +43,32 @@ class RedisSession:
         self.target = target
         self.client: Any = connect(target)
 
-    def hold(self, conversation: Conversation[Result]) -> Result:
+    def hold(self, conversation: Conversation[Result], seconds_max: float | None = None) -> Result:
         """Returns the result of a conversation.
+
+        Args:
+            seconds_max: all that it may take; a `socket_timeout` above it goes before it. Without it, as for the runs
+                of a materialization, and on a cluster each read is bounded by itself.
 
         Raises:
             OnlineStoreError: Redis cannot be reached, did not answer in time, or refused a command.
         """
-        try:
-            replies: Any = None
-            while True:
-                commands = conversation.send(replies)
-                replies = self._send(commands)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        except REDIS_ERRORS as error:
-            raise translate(error, self.target) from error
-        finally:
-            conversation.close()
+        seconds = None if seconds_max is None else _in_all(self.target, seconds_max)
+        with deadline(seconds) as is_over:
+            try:
+                replies: Any = None
+                while True:
+                    commands = conversation.send(replies)
+                    replies = self._send(commands)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            except REDIS_ERRORS as error:
+                if seconds and is_over():
+                    raise too_late(self.target, seconds) from error
+                raise translate(error, self.target) from error
+            finally:
+                conversation.close()
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         try:
@@ -109,16 +123,16 @@ class AsyncRedisSession:
             OnlineStoreError: Redis cannot be reached, did not answer in time, or refused a command.
         """
         # Each read and each attempt has its bound; only this bounds their sum.
-        seconds = max(seconds_max, self.target.options.get("socket_timeout", 0.0))
+        seconds = _in_all(self.target, seconds_max)
         started = asyncio.get_running_loop().time()
-        deadline: asyncio.Timeout | None = None
+        bound: asyncio.Timeout | None = None
         try:
             commands = conversation.send(None)  # type: ignore[arg-type]
             # Most conversations are one batch on an open connection, which has a deadline of its own.
             replies = await self._at_once(commands)
             if replies is not None:
                 commands = conversation.send(replies)
-            async with asyncio.timeout_at(started + seconds) as deadline:
+            async with asyncio.timeout_at(started + seconds) as bound:
                 while True:
                     sent = time.perf_counter()
                     replies = await self._send(commands)
@@ -128,7 +142,7 @@ class AsyncRedisSession:
             result: Result = end.value
             return result
         except TimeoutError as error:
-            if deadline is None or not deadline.expired():
+            if bound is None or not bound.expired():
                 raise
             raise too_late(self.target, seconds) from error
         except REDIS_ERRORS as error:

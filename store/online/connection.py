@@ -28,6 +28,7 @@ from redis.retry import Retry
 
 from store.errors import ConfigError, OnlineStoreError, OnlineStoreTimeout, OnlineStoreUnavailable
 from store.limits import REDIS_CONNECT_TIMEOUT_SECONDS, REDIS_TIMEOUT_SECONDS
+from store.online.deadlines import BoundedParser
 from store.online.embedded import ensure_running
 from store.online.lost_connections import (
     AsyncMasterConnection,
@@ -128,7 +129,7 @@ def connect(target: RedisTarget) -> Any:
             return redis.RedisCluster(
                 startup_nodes=nodes, require_full_coverage=target.is_full_coverage_required, retry=retry, **options
             )
-    options["retry"] = retry
+    options |= {"retry": retry, "parser_class": BoundedParser}
     if target.is_sentinel:
         sentinel = redis.Sentinel(target.hosts, sentinel_kwargs=_sentinel_options(target, options), **options)
         return sentinel.master_for(target.sentinel_master)

@@ -23,6 +23,7 @@ from store.online.commands import Command, packed
 
 Connect = Callable[[], AbstractConnection]
 _SERVER_CLOSED = "the connection was closed by the server"
+_CLIENT_CLOSED = "the client was closed"
 
 
 class _Batch:
@@ -160,6 +161,7 @@ class Multiplexed:
         self._retries_max = retries_max
         self._pipe: _Pipe | None = None
         self._connecting: asyncio.Task[_Pipe] | None = None
+        self._is_closed = False
 
     def begin(self, commands: Sequence[Command]) -> "asyncio.Future[list[Any]] | None":
         """Sends a batch over the connection as it stands; None where there is none, and then nothing is sent.
@@ -188,6 +190,8 @@ class Multiplexed:
         """
         failures = 0
         while True:
+            if self._is_closed:
+                raise RedisConnectionError(_CLIENT_CLOSED)
             pipe = self._pipe
             if pipe is None or not pipe.is_open:
                 pipe = await self._opened()
@@ -199,7 +203,7 @@ class Multiplexed:
                 raise
             except RedisConnectionError:
                 failures += 1
-                if failures > self._retries_max:
+                if failures > self._retries_max or self._is_closed:
                     raise
             await asyncio.sleep(self._backoff.compute(failures))
 
@@ -207,25 +211,41 @@ class Multiplexed:
         """Returns a live connection; callers who come meanwhile wait for the same one."""
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._open())
-            self._connecting.add_done_callback(_seen)
-        # Shielded: one caller who gives up must not take the connection from the others.
-        return await asyncio.shield(self._connecting)
+            self._connecting.add_done_callback(self._connected)
+        connecting = self._connecting
+        try:
+            # Shielded: one caller who gives up must not take the connection from the others.
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            if self._is_closed and connecting.cancelled():
+                # It was the connecting that was cancelled, not the caller.
+                raise RedisConnectionError(_CLIENT_CLOSED) from None
+            raise
 
     async def _open(self) -> _Pipe:
+        connection = self._connect()
         try:
-            connection = self._connect()
             await connection.connect()
-            self._pipe = _Pipe(connection, self._timeout_seconds)
-            return self._pipe
-        finally:
-            self._connecting = None
+        except asyncio.CancelledError:
+            await connection.disconnect(nowait=True)
+            raise
+        self._pipe = _Pipe(connection, self._timeout_seconds)
+        return self._pipe
+
+    def _connected(self, task: "asyncio.Task[_Pipe]") -> None:
+        self._connecting = None
+        if not task.cancelled():
+            # Looked at, so that asyncio does not report a failed connect for which nobody waits any more.
+            task.exception()
 
     async def close(self) -> None:
-        """Closes the connection."""
-        if self._connecting is not None:
-            self._connecting.cancel()
+        """Closes the connection for good; all who wait get an error."""
+        self._is_closed = True
+        if (connecting := self._connecting) is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting])
         if self._pipe is not None:
-            self._pipe.drop(RedisConnectionError("the client was closed"))
+            self._pipe.drop(RedisConnectionError(_CLIENT_CLOSED))
             # The transport ends in the loop's next turn; a loop that is closed before would leave it open.
             await asyncio.sleep(0)
 
@@ -236,9 +256,3 @@ def checked(replies: list[Any]) -> list[Any]:
         if isinstance(reply, Exception):
             raise reply
     return replies
-
-
-def _seen(task: "asyncio.Task[_Pipe]") -> None:
-    """Looks at a failed connect for which nobody waits any more, so that asyncio does not report it."""
-    if not task.cancelled():
-        task.exception()

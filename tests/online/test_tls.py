@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from store.errors import OnlineStoreUnavailable
-from tests.redis_servers import private_redis_tcp, private_sentinel, tls_redis
+from tests.redis_servers import RedisServer, private_cluster, private_redis_tcp, private_sentinel, tls_redis
 from tests.stores import NOW, make_store, user_rows
 
 PASSWORD = "s3cret-P@ss"
@@ -167,7 +168,33 @@ def test_sentinel_and_master_behind_tls(repo: Path, certificates: Certificates, 
         assert answers(repo, f"{text},password={PASSWORD}", **settings) == [ANSWER, ANSWER]
 
 
-def assert_unavailable(repo: Path, connection_string: str, words: str) -> None:
+def test_a_cluster_behind_tls_with_a_password(repo: Path, certificates: Certificates, tmp_path: Path) -> None:
+    options = certificates.options("server")
+    with private_cluster(tmp_path, *options, password=PASSWORD, binary=tls_redis(), is_tls=True) as nodes:
+        shutil.copy(certificates / "ca.crt", repo / "ca.crt")
+        # All nodes but the first are found by asking it.
+        text = f"{nodes[0].address},ssl=true,ssl_ca_certs=ca.crt"
+        cluster = {"redis_type": "redis_cluster"}
+        assert answers(repo, f"{text},password={PASSWORD}", **cluster) == [ANSWER, ANSWER]
+        assert_rows_on_all_nodes(repo, nodes, f"{text},password={PASSWORD}", **cluster)
+        assert_unavailable(repo, f"{text},password=wrong-{PASSWORD}", "login|lacks nodes", **cluster)
+        untrusted = f"{nodes[0].address},ssl=true,password={PASSWORD}"
+        assert_unavailable(repo, untrusted, "cannot be reached|lacks nodes", **cluster)
+
+
+def assert_rows_on_all_nodes(repo: Path, nodes: list[RedisServer], connection_string: str, **options: Any) -> None:
+    store = make_store(repo, connection_string, user_rows(60), **options)
+    store.materialize(NOW - timedelta(days=1), NOW)
+    users = {"user_id": list(range(1, 61))}
+    assert store.get_online_features(["users:orders"], users).to_dict()["orders"] == [
+        10 * user for user in range(1, 61)
+    ]
+    assert all(node.client(password=PASSWORD).keys("*user_id*") for node in nodes)
+    store.teardown()
+    assert [node.client(password=PASSWORD).dbsize() for node in nodes] == [0, 0, 0]
+
+
+def assert_unavailable(repo: Path, connection_string: str, words: str, **options: Any) -> None:
     with pytest.raises(OnlineStoreUnavailable, match=words) as caught:
-        answers(repo, connection_string)
+        answers(repo, connection_string, **options)
     assert PASSWORD not in str(caught.value)

@@ -8,6 +8,7 @@ import pytest
 
 from server.auth import digest_of
 from tests.server.live import LiveServer, apply, break_sources, copy_repo, serving, write_repo
+from tests.server.retrieval_server import DEFINITIONS
 
 TOKENS = {scope: f"a-token-that-may-{scope}" for scope in ("read", "write", "admin")}
 
@@ -16,6 +17,16 @@ TOKENS = {scope: f"a-token-that-may-{scope}" for scope in ("read", "write", "adm
 def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An applied feature repo, to be copied."""
     folder = write_repo(tmp_path_factory.mktemp("applied") / "repo")
+    apply(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def obedient_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An applied feature repo with a view besides that does what its entity rows say."""
+    folder = write_repo(tmp_path_factory.mktemp("obedient") / "repo")
+    with (folder / "definitions.py").open("a") as file:
+        file.write(DEFINITIONS)
     apply(folder)
     return folder
 

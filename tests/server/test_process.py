@@ -1,18 +1,10 @@
-import json
-import os
-import signal
 import socket
 import subprocess
-import threading
 from pathlib import Path
 
-import httpx
-import psutil
 import pytest
 
-from tests.redis_servers import poll_until
-from tests.server.live import BIN, LiveServer, copy_repo, environment, serving, write_repo
-from tests.server.test_operations import samples
+from tests.server.live import BIN, copy_repo, environment, serving, write_repo
 
 
 def larder(*arguments: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -98,117 +90,6 @@ def test_a_clock_that_is_not_the_systems_is_announced_and_joined_without_the_var
             assert clock["now"].startswith("2013-12-05T19:")
 
 
-@pytest.mark.long
-def test_a_materialization_that_outlasts_the_grace_is_told_and_leaves_nothing_behind(
-    applied: Path, tmp_path: Path
-) -> None:
-    repo = copy_repo(applied, tmp_path / "repo", "embedded")
-    source = repo / "data" / "stats.parquet"
-    source.unlink()
-    os.mkfifo(source)
-    answers: list[httpx.Response] = []
-    body = {"start_ts": "2000-01-01", "end_ts": "2100-01-01", "feature_views": ["driver_stats"]}
-    with serving(repo) as live:
-        running = threading.Thread(target=lambda: answers.append(live.post("/materialize", body)))
-        running.start()
-        poll_until(lambda: "driver_stats:" in live.log(), what="the materialization is under way")
-        live.process.send_signal(signal.SIGTERM)
-        running.join(30)
-        live.process.wait(20)
-        assert "Error" not in live.log()
-    assert answers[0].status_code == 503, answers[0].text
-    assert "stopping" in answers[0].json()["detail"]
-    assert int(answers[0].headers["retry-after"]) > 0
-
-
 def test_a_wrong_option_is_a_usage_error() -> None:
     assert larder("serve", "--port", "lots").returncode == 2
     assert larder("serve", "--workers", "0").returncode == 2
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopping_server_finishes_what_is_in_flight(applied: Path, tmp_path: Path, number: signal.Signals) -> None:
-    repo = copy_repo(applied, tmp_path / "repo", "embedded")
-    body = json.dumps({"entities": {"driver_id": [1]}, "features": ["driver_stats:rate"]}).encode()
-    with serving(repo) as live:
-        host, _, port = live.url.removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port)), timeout=30) as slow:
-            head = "POST /get-online-features HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
-            poll_until(lambda: live.get("/health").status_code == 200)
-            live.process.send_signal(number)
-            poll_until(lambda: _refuses(live), what="the server takes no new connections")
-            slow.sendall(body[10:])
-            assert slow.recv(65_536).startswith(b"HTTP/1.1 200 ")
-        live.process.wait(20)
-        assert live.process.returncode == 0
-
-
-def _refuses(live: LiveServer) -> bool:
-    try:
-        live.get("/health")
-    except httpx.TransportError:
-        return True
-    return False
-
-
-def test_two_workers_serve_one_port_and_count_together(applied: Path, tmp_path: Path) -> None:
-    repo = copy_repo(applied, tmp_path / "repo", "embedded")
-    with serving(repo, "--workers", "2") as live:
-        children = {child.pid for child in psutil.Process(live.process.pid).children() if _is_worker(child)}
-        assert len(children) == 2
-        before = samples(live).get(("larder_lookup_keys_total",), 0)
-        threads = [threading.Thread(target=_look_up, args=(live, 25)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for _ in range(4):
-            # Whichever worker answers, it answers for both.
-            found = samples(live)
-            assert found["larder_lookup_keys_total",] - before == 100
-            status = ("larder_requests_total", "method=POST", "path=/get-online-features", "status=200")
-            assert found[status] == found["larder_request_seconds_count", "path=/get-online-features"] >= 100
-            assert found["larder_lookup_values_total", "status=NOT_FOUND", "view=driver_stats"] >= 100
-            assert found["larder_redis_round_trip_seconds_count",] >= 100
-        victim = children.pop()
-        os.kill(victim, signal.SIGKILL)
-        poll_until(lambda: not psutil.pid_exists(victim) and len(_workers(live)) == 2, what="the worker is replaced")
-        poll_until(lambda: _answers(live), what="the replacement serves")
-        assert samples(live)["larder_lookup_keys_total",] - before >= 100
-        everybody = _workers(live)
-    poll_until(lambda: not any(psutil.pid_exists(pid) for pid in everybody), what="the workers are gone")
-
-
-@pytest.mark.long
-def test_workers_go_when_their_parent_is_killed(applied: Path, tmp_path: Path) -> None:
-    repo = copy_repo(applied, tmp_path / "repo", "embedded")
-    with serving(repo, "--workers", "2", exit_code=-signal.SIGKILL) as live:
-        everybody = _workers(live)
-        live.process.kill()
-        live.process.wait(10)
-        poll_until(lambda: not any(psutil.pid_exists(pid) for pid in everybody), what="the workers are gone")
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    return "spawn_main" in " ".join(process.cmdline())
-
-
-def _workers(live: LiveServer) -> set[int]:
-    found = set()
-    for child in psutil.Process(live.process.pid).children():
-        try:
-            if _is_worker(child):
-                found.add(child.pid)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
-def _look_up(live: LiveServer, times: int) -> None:
-    for _ in range(times):
-        assert live.lookup({"driver_id": [1]}, "driver_stats:rate").status_code == 200
-
-
-def _answers(live: LiveServer) -> bool:
-    return live.lookup({"driver_id": [1]}, "driver_stats:rate").status_code == 200

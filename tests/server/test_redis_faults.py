@@ -1,77 +1,24 @@
-"""A server whose Redis misbehaves, with a proxy of ours between them: in time, never wrong, and well again by itself.
+"""A server whose Redis misbehaves, with a proxy of ours between: in time, never wrong, and well again by itself."""
 
-Every driver's tips are told by its number, so that an answer to somebody else's request would show.
-"""
-
+import json
 import shutil
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 
-import httpx
+import psutil
 import pytest
 
-from store.limits import LOOKUP_SECONDS_MAX
+from server.limits import MATERIALIZE_CONCURRENT_MAX
 from tests.redis_proxy import RedisProxy, redis_proxy
-from tests.redis_servers import (
-    RedisServer,
-    free_port,
-    installed_redis,
-    poll_until,
-    private_cluster,
-    private_redis_tcp,
-    private_sentinel,
-    redis_binary,
-)
+from tests.redis_servers import RedisServer, free_port, installed_redis, poll_until, private_redis_tcp, redis_binary
+from tests.server.callers import CALLERS, DRIVERS, ask, assert_refused, assert_right, calling, write
 from tests.server.live import LiveServer, copy_repo, serving
+from tests.server.test_slow_clients import connected
 
-# Above the deadline of a lookup, for a machine that does other things as well.
-DEADLINE_SECONDS = LOOKUP_SECONDS_MAX + 1.0
-DRIVERS = 400
-CALLERS = 6
-AT = "2020-01-01T00:00:00Z"
-
-
-def tips_of(driver: int) -> float:
-    return driver * 1.5
-
-
-def ask(live: LiveServer, drivers: list[int]) -> httpx.Response:
-    return live.lookup({"driver_id": drivers, "city": ["york"] * len(drivers)}, "areas:tips")
-
-
-def write(live: LiveServer, drivers: list[int]) -> httpx.Response:
-    columns = {"driver_id": drivers, "city": ["york"] * len(drivers), "tips": [tips_of(d) for d in drivers]}
-    rows = {**columns, "event_timestamp": [AT] * len(drivers)}
-    return live.post("/write-to-online-store", {"feature_view_name": "areas", "df": rows})
-
-
-def assert_right(answer: httpx.Response, drivers: list[int]) -> None:
-    assert answer.status_code == 200, answer.text
-    body = answer.json()
-    results = dict(zip(body["metadata"]["feature_names"], body["results"], strict=True))
-    tips = results["tips"]
-    assert (results["driver_id"]["values"], tips["values"]) == (drivers, [tips_of(driver) for driver in drivers])
-    assert tips["statuses"] == ["PRESENT"] * len(drivers)
-
-
-def assert_refused_in_form(answer: httpx.Response) -> None:
-    assert answer.status_code == 503, answer.text
-    assert int(answer.headers["retry-after"]) > 0
-    assert list(answer.json()) == ["detail"]
-    assert "Redis" in answer.json()["detail"]
-
-
-def assert_refused(request: Callable[[], httpx.Response]) -> None:
-    started = time.monotonic()
-    answer = request()
-    assert time.monotonic() - started < DEADLINE_SECONDS
-    assert_refused_in_form(answer)
+LEAVING = 50
 
 
 @dataclass
@@ -116,56 +63,11 @@ def scene(request: pytest.FixtureRequest, applied: Path, tmp_path_factory: pytes
             scene.kill_redis()
 
 
-@dataclass
-class Callers:
-    """Threads that look drivers up all the time, and what became of it."""
-
-    live: LiveServer
-    answered: int = 0
-    refused: int = 0
-    wrong: list[str] = field(default_factory=list)
-    seconds_max: float = 0.0
-    _is_over: threading.Event = field(default_factory=threading.Event)
-
-    def call(self, seed: int) -> None:
-        random = Random(seed)
-        while not self._is_over.wait(0.01):
-            drivers = random.sample(range(1, DRIVERS + 1), random.choice([1, 3, 200]))
-            started = time.monotonic()
-            answer = ask(self.live, drivers)
-            self.seconds_max = max(self.seconds_max, time.monotonic() - started)
-            try:
-                if answer.status_code == 200:
-                    assert_right(answer, drivers)
-                    self.answered += 1
-                else:
-                    assert_refused_in_form(answer)
-                    self.refused += 1
-            except AssertionError as error:
-                self.wrong.append(str(error)[:1_000])
-
-    def is_served_again(self) -> Callable[[], bool]:
-        """Returns a condition that holds once enough lookups were answered from now on."""
-        enough = self.answered + 5 * CALLERS
-        return lambda: self.answered >= enough
+Fault = Callable[[Scene], AbstractContextManager[None]]
 
 
-@contextmanager
-def calling(live: LiveServer) -> Iterator[Callers]:
-    """Looks drivers up from many threads; at the end every answer was right, or a refusal in time."""
-    callers = Callers(live)
-    threads = [threading.Thread(target=callers.call, args=(seed,)) for seed in range(CALLERS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield callers
-    finally:
-        callers._is_over.set()
-        for thread in threads:
-            thread.join(60)
-        # Also where the block failed: a wrong answer is the better reason.
-        assert not callers.wrong, callers.wrong[0]
-    assert callers.seconds_max < DEADLINE_SECONDS
+def name_of(fault: Fault) -> str:
+    return getattr(fault, "__name__", "")
 
 
 # --- faults that lookups notice -----------------------------------------------------------------------
@@ -256,22 +158,7 @@ def replica_without_its_master(scene: Scene) -> Iterator[None]:
         scene.command("REPLICAOF", "NO", "ONE")
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        stalled_answers,
-        stopped_process,
-        trickling_answers,
-        answers_cut_in_the_middle,
-        killed_process,
-        loading,
-        replica_without_its_master,
-    ],
-    ids=lambda fault: fault.__name__,
-)
-def test_what_redis_cannot_serve_is_refused_in_time_and_service_resumes(
-    scene: Scene, fault: Callable[[Scene], "contextmanager[None]"]
-) -> None:
+def assert_refused_in_time_and_served_again(scene: Scene, fault: Fault) -> None:
     with calling(scene.live) as callers:
         poll_until(callers.is_served_again(), what="lookups are answered before the fault")
         with fault(scene):
@@ -285,6 +172,25 @@ def test_what_redis_cannot_serve_is_refused_in_time_and_service_resumes(
         assert_right(ask(scene.live, list(range(1, DRIVERS + 1))), list(range(1, DRIVERS + 1)))
         assert write(scene.live, [1]).status_code == 200
         assert scene.live.get("/ready").status_code == 200
+
+
+@pytest.mark.parametrize("fault", [killed_process, loading, replica_without_its_master], ids=name_of)
+def test_what_redis_cannot_serve_is_refused_in_time_and_service_resumes(scene: Scene, fault: Fault) -> None:
+    assert_refused_in_time_and_served_again(scene, fault)
+
+
+# Redis has no part in these, so one of the two is enough for every day.
+@pytest.mark.parametrize(
+    "scene",
+    [pytest.param(redis_binary, id="embedded"), pytest.param(installed_redis, id="installed", marks=pytest.mark.long)],
+    indirect=True,
+    scope="module",
+)
+@pytest.mark.parametrize(
+    "fault", [stalled_answers, stopped_process, trickling_answers, answers_cut_in_the_middle], ids=name_of
+)
+def test_what_does_not_come_through_is_refused_in_time_and_service_resumes(scene: Scene, fault: Fault) -> None:
+    assert_refused_in_time_and_served_again(scene, fault)
 
 
 def test_connections_that_are_reset_now_and_then_cost_no_answer(scene: Scene) -> None:
@@ -336,8 +242,8 @@ def unwritable_file(scene: Scene) -> Iterator[None]:
         shutil.rmtree(in_the_way)
 
 
-@pytest.mark.parametrize("fault", [full_memory, replica, unwritable_file], ids=lambda fault: fault.__name__)
-def test_reads_go_on_while_writes_are_refused(scene: Scene, fault: Callable[[Scene], "contextmanager[None]"]) -> None:
+@pytest.mark.parametrize("fault", [full_memory, replica, unwritable_file], ids=name_of)
+def test_reads_go_on_while_writes_are_refused(scene: Scene, fault: Fault) -> None:
     with calling(scene.live) as callers:
         with fault(scene):
             poll_until(callers.is_served_again(), what="lookups go on")
@@ -350,85 +256,41 @@ def test_reads_go_on_while_writes_are_refused(scene: Scene, fault: Callable[[Sce
     assert callers.refused == 0
 
 
-# --- servers of their own -----------------------------------------------------------------------------
+# --- clients that leave while Redis is silent ---------------------------------------------------------
 
 
-def test_a_stopping_server_finishes_what_waits_for_redis(applied: Path, tmp_path: Path) -> None:
-    with private_redis_tcp(tmp_path) as redis, redis_proxy(redis.port or 0) as proxy:
-        # Redis may be silent for longer than the server takes to close its door, and shorter than its grace.
-        repo = copy_repo(applied, tmp_path / "repo", f"{proxy.address},socket_timeout=8")
-        with serving(repo) as live:
-            assert write(live, [1, 2, 3]).status_code == 200
-            answers: list[httpx.Response] = []
-            proxy.stall()
-            waiting = threading.Thread(target=lambda: answers.append(ask(live, [1, 2, 3])))
-            waiting.start()
-            poll_until(lambda: proxy.kept_back, what="the lookup waits for Redis")
-            live.process.send_signal(signal.SIGTERM)
-            poll_until(lambda: not is_open(live), what="the server takes no new connections")
-            assert not answers
-            proxy.pass_on()
-            waiting.join(30)
-            assert_right(answers[0], [1, 2, 3])
-            assert live.process.wait(20) == 0
+def raw_request(path: str, body: object) -> bytes:
+    content = json.dumps(body).encode()
+    head = "HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"POST {path} {head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
-def is_open(live: LiveServer) -> bool:
-    try:
-        return live.get("/health").status_code == 200
-    except httpx.TransportError:
-        return False
+def clients_of(live: LiveServer) -> list[object]:
+    """Returns the connections of a server's clients; those to its Redis are none."""
+    port = int(live.url.rpartition(":")[2])
+    found = psutil.Process(live.process.pid).net_connections("tcp")
+    return [each for each in found if each.laddr.port == port and each.status == psutil.CONN_ESTABLISHED]
 
 
-def test_a_failover_by_sentinel_is_followed_and_the_old_master_gets_no_writes(applied: Path, tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("master", "replica", "sentinel")]
-    for folder in folders:
-        folder.mkdir()
-    hasty = ("sentinel down-after-milliseconds larder 500", "sentinel failover-timeout larder 3000")
-    with (
-        private_redis_tcp(folders[0]) as master,
-        private_redis_tcp(folders[1], "--replicaof", "127.0.0.1", str(master.port)) as replica,
-        private_sentinel(folders[2], master, "larder", *hasty) as sentinel,
-    ):
-        settings = f"{sentinel.address}\n  redis_type: redis_sentinel\n  sentinel_master: larder"
-        watcher = sentinel.client()
-        poll_until(lambda: watcher.execute_command("SENTINEL", "REPLICAS", "larder"), what="the replica is known")
-        with serving(copy_repo(applied, tmp_path / "repo", settings)) as live:
-            drivers = list(range(1, DRIVERS + 1))
-            poll_until(lambda: write(live, drivers).status_code == 200, what="the server finds the master")
-            known = replica.client()
-            poll_until(lambda: known.dbsize() == master.client().dbsize(), what="the replica has all rows")
-            with calling(live) as callers:
-                poll_until(callers.is_served_again(), what="lookups are answered before the failover")
-                master.process.send_signal(signal.SIGSTOP)
-                poll_until(lambda: known.info("replication")["role"] == "master", what="the replica is promoted")
-                poll_until(callers.is_served_again(), what="lookups are answered by the new master")
-                master.process.send_signal(signal.SIGCONT)
-                poll_until(lambda: write(live, [DRIVERS + 1]).status_code == 200, what="writes go to the new master")
-                assert known.dbsize() == master_size(drivers)
-                poll_until(callers.is_served_again(), what="lookups go on")
-                assert_right(ask(live, [DRIVERS + 1]), [DRIVERS + 1])
-
-
-def master_size(drivers: list[int]) -> int:
-    """Returns the keys of a Redis with these drivers and one more: theirs, and the project's layouts."""
-    return len(drivers) + 2
-
-
-def test_a_silent_node_of_a_cluster_fails_requests_in_time_and_service_resumes(applied: Path, tmp_path: Path) -> None:
-    with private_cluster(tmp_path) as nodes:
-        settings = ",".join(node.address for node in nodes) + "\n  redis_type: redis_cluster"
-        with serving(copy_repo(applied, tmp_path / "repo", settings)) as live:
-            drivers = list(range(1, DRIVERS + 1))
-            poll_until(lambda: write(live, drivers).status_code == 200, what="the server finds its cluster")
-            with calling(live) as callers:
-                poll_until(callers.is_served_again(), what="lookups are answered before the fault")
-                nodes[1].process.send_signal(signal.SIGSTOP)
-                try:
-                    # Keys of all nodes, the silent one too.
-                    assert_refused(lambda: ask(live, drivers))
-                finally:
-                    nodes[1].process.send_signal(signal.SIGCONT)
-                poll_until(callers.is_served_again(), what="lookups are answered after the fault")
-                poll_until(lambda: ask(live, drivers).status_code == 200, what="all nodes answer again")
-                assert_right(ask(live, drivers), drivers)
+@pytest.mark.parametrize("scene", [pytest.param(redis_binary, id="embedded")], indirect=True, scope="module")
+def test_clients_that_leave_while_redis_is_silent_cost_nothing(scene: Scene) -> None:
+    entities = {"driver_id": [1, 2, 3], "city": ["york"] * 3}
+    asked = raw_request("/get-online-features", {"features": ["areas:tips"], "entities": entities})
+    interval = {"start_ts": "2000-01-01", "end_ts": "2100-01-01", "feature_views": ["driver_stats"]}
+    started = raw_request("/materialize", interval)
+    # A materialization connects by itself, and Redis sees that it is gone when its store is.
+    assert scene.live.post("/materialize", interval).status_code == 200
+    with scene.redis.client() as redis:
+        at_redis = redis.info("clients")["connected_clients"]
+        scene.proxy.stall()
+        with ExitStack() as stack:
+            for request in [asked] * LEAVING + [started] * MATERIALIZE_CONCURRENT_MAX:
+                stack.enter_context(connected(scene.live)).sendall(request)
+            poll_until(lambda: scene.proxy.kept_back, what="Redis is asked")
+        scene.proxy.pass_on()
+        with calling(scene.live) as callers:
+            poll_until(callers.is_served_again(), what="others are answered")
+        # A run whose caller has left ends as it would have; then its place is free again.
+        poll_until(lambda: scene.live.post("/materialize", interval).status_code == 200, what="a place is free")
+        poll_until(lambda: not clients_of(scene.live), what="the connections are given back")
+        poll_until(lambda: redis.info("clients")["connected_clients"] <= at_redis, what="so are those to Redis")

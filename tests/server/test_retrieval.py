@@ -18,10 +18,9 @@ from server.policy import ARROW_STREAM, CSV, JSON, PARQUET
 from server.retrieval.places import Places
 from store.limits import HISTORICAL_CONCURRENT_MAX
 from tests.redis_servers import poll_until
-from tests.server.live import LiveServer, apply, copy_repo, serving, write_repo
+from tests.server.live import LiveServer, copy_repo, serving
 from tests.server.retrieval_server import (
     ASK,
-    DEFINITIONS,
     OBEDIENT,
     ask,
     connection,
@@ -37,15 +36,6 @@ from tests.server.retrieval_server import (
 
 QUERY = "&".join(f"features={feature}" for feature in OBEDIENT)
 MANY_ROWS = HISTORICAL_BATCH_ROWS + 1
-
-
-@pytest.fixture(scope="module")
-def obedient_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_repo(tmp_path_factory.mktemp("obedient") / "repo")
-    with (folder / "definitions.py").open("a") as file:
-        file.write(DEFINITIONS)
-    apply(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
