@@ -44,7 +44,7 @@ bench-online: setup ## lookups beside Feast's server, a bare FastAPI app and pla
 bench-materialize: setup ## materializations beside Feast's and beside plain commands: 6 GB of files, ten minutes
 	$(bin)/python -m bench.materialize $(ARGS)
 
-bench-beside: setup ## lookups beside training sets over HTTP: what these cost those
+bench-beside: setup ## lookups beside training sets over HTTP and a materialization: what these cost those
 	$(bin)/python -m bench.beside $(ARGS)
 
 check: static test ## all that CI runs: lint, types, import rules, tests

@@ -1,5 +1,7 @@
-"""What a process has used: measured from within it."""
+"""What a process has used, measured from within it, and how much it wants."""
 
+import contextlib
+import os
 import resource
 from pathlib import Path
 
@@ -20,3 +22,10 @@ def peak_bytes() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def give_way(niceness: int) -> None:
+    """Lets other processes go first: in this one's session by its niceness, elsewhere by that of the session."""
+    os.nice(niceness)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(niceness))

@@ -1,6 +1,7 @@
-"""One materialization in a process of its own: `python -m bench.materialize.child REPO START END` prints its figures.
+"""Materializations in a process of its own: `python -m bench.materialize.child REPO START END NICENESS`.
 
-It makes the call that `feast materialize` makes. What Feast takes to be imported is no part of the time.
+Protocol: it says `{"is_ready": true}` once Feast is imported; each line that it gets is a run, answered by its figures
+as JSON. It makes the call that `feast materialize` makes.
 """
 
 import json
@@ -9,23 +10,27 @@ import sys
 import time
 from datetime import datetime
 
-from bench.usage import cpu_seconds, peak_bytes
+from bench.usage import cpu_seconds, give_way, peak_bytes
 
 
 def main() -> None:
-    """Materializes all views of a repo, and prints what it took as one line of JSON."""
-    repo, start, end = sys.argv[1:]
+    """Serves one parent until it closes the pipe."""
+    repo, start, end, niceness = sys.argv[1:]
+    if int(niceness):
+        give_way(int(niceness))
     with os.fdopen(os.dup(1), "w") as out:
         # What libraries print is no part of the answer.
         os.dup2(2, 1)
         from feast import FeatureStore
 
-        store = FeatureStore(repo)
-        cpu, started = cpu_seconds(), time.perf_counter()
-        store.materialize(datetime.fromisoformat(start), datetime.fromisoformat(end))
-        seconds = time.perf_counter() - started
-        told = {"seconds": seconds, "cpu_s": cpu_seconds() - cpu, "peak_bytes": peak_bytes()}
-        print(json.dumps(told), file=out, flush=True)
+        print(json.dumps({"is_ready": True}), file=out, flush=True)
+        for _ in sys.stdin:
+            store = FeatureStore(repo)
+            cpu, started = cpu_seconds(), time.perf_counter()
+            store.materialize(datetime.fromisoformat(start), datetime.fromisoformat(end))
+            seconds = time.perf_counter() - started
+            told = {"seconds": seconds, "cpu_s": cpu_seconds() - cpu, "peak_bytes": peak_bytes()}
+            print(json.dumps(told), file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ import redis
 
 from bench.materialize import answers, packed, repos
 from bench.materialize.figures import PAYLOAD_BYTES, TITLES, Entry, Measurement
+from bench.materialize.process import materializer
 from bench.offline import dataset
-from bench.offline.shapes import SPAN_US, START_US, Shape
+from bench.offline.shapes import Shape
 from bench.online.figures import Memory
 from bench.online.servers import PROJECT, private_redis
 
 ROWS_PER_KEY = 10
-_START = datetime.fromtimestamp(START_US / 1e6, UTC)
-_END = datetime.fromtimestamp((START_US + SPAN_US) / 1e6, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +159,7 @@ def _take_turn(stage: Stage, measurement: Measurement) -> None:
     before = _redis_cpu_s(stage.client)
     if repo is None:
         file, replies = stage.files[entry.contender]
-        told = _run("bench.materialize.packed", [str(stage.port), str(file), str(replies)])
+        told = _push(stage.port, file, replies)
     else:
         told = _materialize(repo)
     measurement.redis_cpu_s.append(_redis_cpu_s(stage.client) - before)
@@ -172,15 +170,15 @@ def _take_turn(stage: Stage, measurement: Measurement) -> None:
 
 
 def _materialize(repo: Path) -> dict[str, Any]:
-    return _run("bench.materialize.child", [str(repo), _START.isoformat(), _END.isoformat()])
+    with materializer(repo) as process:
+        return process.run()
 
 
-def _run(module: str, arguments: Sequence[str]) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
+def _push(*arguments: object) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.materialize.packed", *map(str, arguments)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"pushing packed commands failed:\n{done.stderr[-3000:]}")
     told: dict[str, Any] = json.loads(done.stdout)
     return told
 
