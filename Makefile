@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # A module of the project must never be shadowed by what the caller's shell points at.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup demo serve test test-all feast-suite bench bench-offline bench-online bench-beside check static lint types imports format lock
+.PHONY: help setup demo serve test test-all feast-suite bench bench-offline bench-online bench-materialize bench-beside check static lint types imports format lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,7 +33,7 @@ test-all: setup ## the tests, long ones too
 feast-suite: setup ## Feast's own tests, offline and online, with Feast's stores and with ours (needs access to github.com)
 	$(bin)/python tools/feast_suite $(ARGS)
 
-bench: bench-offline bench-online bench-beside ## every benchmark, each beside its peers
+bench: bench-offline bench-online bench-materialize bench-beside ## every benchmark, each beside its peers
 
 bench-offline: setup ## training sets beside Feast's store, Polars and hand-written SQL: 11 GB of files, an hour at most
 	$(bin)/python -m bench.offline $(ARGS)
@@ -41,7 +41,10 @@ bench-offline: setup ## training sets beside Feast's store, Polars and hand-writ
 bench-online: setup ## lookups beside Feast's server, a bare FastAPI app and plain Redis commands: six minutes
 	$(bin)/python -m bench.online $(ARGS)
 
-bench-beside: setup ## lookups beside training sets over HTTP: what these cost those
+bench-materialize: setup ## materializations beside Feast's and beside plain commands: 6 GB of files, ten minutes
+	$(bin)/python -m bench.materialize $(ARGS)
+
+bench-beside: setup ## lookups beside training sets over HTTP and a materialization: what these cost those
 	$(bin)/python -m bench.beside $(ARGS)
 
 check: static test ## all that CI runs: lint, types, import rules, tests

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -35,6 +36,7 @@ from store.limits import MATERIALIZE_BATCH_ROWS, MATERIALIZE_LATE_SECONDS, MATER
 from store.offline import DuckDBOfflineStore
 from store.offline.latest import LatestRows, latest_rows
 from store.online import RedisOnlineStore, repo_path_of
+from store.online.bulk import BulkWriter
 from store.online.client import RedisSession
 from store.online.conversations import (
     KnownState,
@@ -43,7 +45,6 @@ from store.online.conversations import (
     read_state,
     register_layout,
     replace_state,
-    write_generation,
 )
 from store.online.views import carry_pushed, drop_generations, lease
 from store.packed_columns import packed_rows
@@ -163,7 +164,7 @@ class DuckDBComputeEngine(ComputeEngine):
             filling.begin(run)
             latest = self._latest(task, run.intervals, _late_rows(known.state, run))
             with _progress_bar(task, latest.total) as advance:
-                for row_count in _each_written(filling.write, latest.batches):
+                for row_count in _each_written(partial(filling.write, filling.writer()), latest.batches):
                     advance(row_count)
             filling.end(run, began_us)
 
@@ -248,15 +249,17 @@ class _Filling:
             # switch drops its rows.
             self._replace(replace(state, building=building))
 
-    def write(self, batch: pa.RecordBatch) -> int:
-        """Writes one batch of newest rows, and returns how many rows it has; several may be written at a time."""
+    def writer(self) -> BulkWriter:
+        """Returns what writes into the generation that is filled; for all batches of a run."""
         layout = RowLayout.of(self.definition.features)
         tag = self.session.hold(register_layout(self.online.knowledge(self._project), layout))
-        packed = packed_rows(self.definition, layout, tag, batch)
         writing = Writing(tag, layout, self.key_ttl_seconds, self.session.slot_of())
-        field = row_field(self._view, self.generation)
-        rows = list(zip(packed.keys, packed.rows, strict=True))
-        self.session.hold(write_generation(self._project, field, rows, writing))
+        return BulkWriter(self.session, self._project, row_field(self._view, self.generation), writing)
+
+    def write(self, writer: BulkWriter, batch: pa.RecordBatch) -> int:
+        """Writes one batch of newest rows, and returns how many rows it has; several may be written at a time."""
+        packed = packed_rows(self.definition, writer.writing.layout, writer.writing.schema_tag, batch)
+        writer.write(packed.keys, packed.rows)
         return int(batch.num_rows)
 
     def end(self, run: Run, known_us: int) -> None:

@@ -61,6 +61,12 @@ SCRIPT_ROWS_MAX = 100
 PIPELINE_CALLS_MAX = 20
 """Script calls in flight together: 2,000 rows a round trip hide the latency without a long output buffer."""
 
+BULK_BYTES_MAX = 64 * 1024 * 1024
+"""Keys and rows of one batch that go to Redis as one text; a batch of larger rows goes by script calls."""
+
+SEND_PIECE_BYTES = 256 * 1024
+"""Sent at once, each with the whole deadline of a round trip: two seconds for it are a megabit a second."""
+
 SCAN_COUNT = 1_000
 """Keys that one SCAN step looks at, about 0.3 ms of Redis time."""
 

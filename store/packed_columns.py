@@ -39,10 +39,13 @@ Blocks = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class PackedRows:
-    """Rows ready to be stored: one entry per row with a whole key, in the order of the batch."""
+    """Rows ready to be stored: one entry per row with a whole key, in the order of the batch.
 
-    keys: list[bytes]
-    rows: list[bytes]
+    Shapes: `keys` and `rows` are columns of bytes of the same length, without nulls.
+    """
+
+    keys: Any
+    rows: Any
 
 
 def packed_rows(definition: ViewDefinition, layout: RowLayout, schema_tag: int, batch: pa.RecordBatch) -> PackedRows:
@@ -69,7 +72,7 @@ def packed_rows(definition: ViewDefinition, layout: RowLayout, schema_tag: int, 
     if keys.null_count:
         is_whole = keys.is_valid()
         keys, rows = keys.filter(is_whole), rows.filter(is_whole)
-    return PackedRows(keys.to_pylist(), rows.to_pylist())
+    return PackedRows(keys, rows)
 
 
 @dataclass(slots=True)

@@ -82,7 +82,7 @@ def test_columns_become_the_bytes_that_rows_become(given_batch: tuple[ViewDefini
         for row in encode_batch(definition, layout, batch)
     ]
     packed = packed_rows(definition, layout, TAG, batch)
-    assert list(zip(packed.keys, packed.rows, strict=True)) == expected
+    assert list(zip(packed.keys.to_pylist(), packed.rows.to_pylist(), strict=True)) == expected
 
 
 def batch_of(key: Any, feature: Any) -> pa.RecordBatch:

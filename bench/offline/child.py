@@ -8,12 +8,10 @@ import ctypes
 import gc
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -21,6 +19,7 @@ import pyarrow as pa
 from bench.offline.answers import digest_of
 from bench.offline.contenders import Contender, prepared
 from bench.offline.task import Task
+from bench.usage import cpu_seconds, peak_bytes
 
 
 def main() -> None:
@@ -45,31 +44,14 @@ def _replies(lines: TextIO) -> Iterator[dict[str, Any]]:
 
 
 def _measured(contender: Contender, *, wants_digest: bool) -> dict[str, Any]:
-    cpu, start = _cpu_seconds(), time.perf_counter()
+    cpu, start = cpu_seconds(), time.perf_counter()
     answer = contender.run()
-    reply: dict[str, Any] = {"wall_s": time.perf_counter() - start, "cpu_s": _cpu_seconds() - cpu}
+    reply: dict[str, Any] = {"wall_s": time.perf_counter() - start, "cpu_s": cpu_seconds() - cpu}
     # Before the digest, which needs memory too.
-    reply["peak_bytes"] = _peak_bytes()
+    reply["peak_bytes"] = peak_bytes()
     if wants_digest:
         reply["digest"] = asdict(digest_of(answer, keeps_order=contender.keeps_order))
     return reply
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def _peak_bytes() -> int:
-    """Returns the peak of this process's resident memory.
-
-    `ru_maxrss` would do, but a new process inherits its parent's value; Linux's VmHWM begins with the program.
-    """
-    status = Path("/proc/self/status")
-    for line in status.read_text().splitlines() if status.exists() else ():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _give_memory_back() -> None:

@@ -14,6 +14,7 @@ from store import engine
 from store.errors import MaterializationBusy
 from store.feature_store import FeatureStore
 from store.kernel.keys import row_field
+from store.online.bulk import BulkWriter
 from store.online.client import RedisSession
 from store.online.conversations import read_state
 from store.online.views import lease
@@ -26,7 +27,7 @@ class Killed(BaseException):
     """Ends a run in the middle, as a kill does: nothing of the run's own code follows."""
 
 
-STEPS = ("next_generation", "replace_state", "write_generation", "carry_pushed", "drop_generations")
+STEPS = ("next_generation", "replace_state", "write", "carry_pushed", "drop_generations")
 
 
 def test_a_changed_definition_is_built_whole_and_pushes_are_kept(
@@ -74,9 +75,10 @@ def test_a_rebuild_killed_at_any_step_serves_old_or_new_and_is_finished_by_the_n
             raise Killed
         return result
 
-    original = getattr(engine, step)
+    owner = BulkWriter if step == "write" else engine
+    original = getattr(owner, step)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, step, killing)
+        patch.setattr(owner, step, killing)
         # A step that is taken fewer times kills nothing, and the run ends well.
         with contextlib.suppress(Killed):
             store.materialize(NOW - DAY, NOW)

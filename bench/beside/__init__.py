@@ -1,0 +1,1 @@
+"""Lookups alone, and beside training sets and materializations."""
