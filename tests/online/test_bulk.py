@@ -137,7 +137,7 @@ def test_a_connection_that_breaks_midway_costs_no_row(server: RedisServer, after
                 proxy.cut_answers(after_bytes)
                 try:
                     return bulk_replies(*arguments)
-                except OSError:
+                except (OSError, RedisError):
                     broken.append(True)
                     raise
                 finally:
