@@ -1,6 +1,7 @@
 """What one lookup of a server costs: no work with the registry, one round trip, no wait while a registry is renewed."""
 
 import asyncio
+import json
 import os
 import sys
 import threading
@@ -72,7 +73,9 @@ async def serving(store: FeatureStore) -> AsyncIterator[StoreService]:
 async def shop(service: StoreService, keys: int = 2) -> list[str]:
     """Looks the service up, and returns the names of the answer."""
     entities = {name: values[:keys] for name, values in KEYS.items()}
-    return (await service.lookup(LookupRequest(entities, feature_service="shop"))).feature_names
+    answer = await service.lookup(LookupRequest(entities, feature_service="shop"))
+    names: list[str] = json.loads(answer.content)["metadata"]["feature_names"]
+    return names
 
 
 # --- no work with the registry ------------------------------------------------------------------------
