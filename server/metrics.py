@@ -9,6 +9,7 @@ import os
 from bisect import bisect_left, bisect_right
 from collections import Counter as Counts
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -30,8 +31,22 @@ _SECONDS = (
 _AGES_SECONDS = (10, 60, 600, 3_600, 6 * 3_600, 86_400, 3 * 86_400, 7 * 86_400, 30 * 86_400, 180 * 86_400)
 
 
+_MANY_ROWS_MIN = 16
+"""Rows of one lookup from which on their ages are counted alone; those of smaller ones are counted together."""
+
+
 class _ManyAtOnce(Histogram):
     """A histogram that takes many values at once: a lookup of a hundred keys has three hundred row ages."""
+
+    def observe_ages(self, now_us: int, event_us: Sequence[int]) -> None:
+        """Counts the ages of many rows, in seconds; mostly all of them lie between the same bounds."""
+        newest, oldest = (now_us - max(event_us)) / 1e6, (now_us - min(event_us)) / 1e6
+        place = bisect_left(self._upper_bounds, newest)
+        if bisect_left(self._upper_bounds, oldest) == place:
+            self._sum.inc((now_us * len(event_us) - sum(event_us)) / 1e6)
+            self._buckets[place].inc(len(event_us))
+        else:
+            self.observe_all([(now_us - us) / 1e6 for us in event_us])
 
     def observe_all(self, seconds: list[float]) -> None:
         """Counts all values."""
@@ -156,7 +171,10 @@ class Metrics:
         totals: defaultdict[tuple[str, str], int] = defaultdict(int)
         for answer in lookups:
             for view, event_us in answer.view_rows:
-                ages[view] += [(answer.now_us - us) / 1e6 for us in event_us]
+                if len(event_us) < _MANY_ROWS_MIN:
+                    ages[view] += [(answer.now_us - us) / 1e6 for us in event_us]
+                else:
+                    self._age_of(view).observe_ages(answer.now_us, event_us)
             for labels, count in answer.status_counts.items():
                 totals[labels] += count
         for view, seconds in ages.items():

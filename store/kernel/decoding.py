@@ -205,10 +205,15 @@ class _AlikeReader:
     def _variable(self, rows: Sequence[bytes]) -> list[Sequence[Any]]:
         """Returns the columns of variable width; () for one that is not wanted."""
         ends = [self._one.size] * len(rows)
-        extents = []
-        for _ in self._unpackers:
+        extents: list[tuple[Sequence[int], list[int]]] = []
+        for i in range(len(self._unpackers)):
             sizes = [row[end] for row, end in zip(rows, ends, strict=True)]
-            if LONG_SIZE in sizes:
+            starts: Sequence[int]
+            if i == 0 and LONG_SIZE not in sizes:
+                # The first one begins at the same place in all rows.
+                first = self._one.size + 1
+                starts, ends = [first] * len(rows), [first + size for size in sizes]
+            elif LONG_SIZE in sizes:
                 both = [_extent(row, end) for row, end in zip(rows, ends, strict=True)]
                 starts, ends = [start for start, _ in both], [end for _, end in both]
             else:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -93,7 +93,9 @@ class Lookup:
         return views + [self._computed(read, views) for read in self.plan.on_demand]
 
     def _count(self, view: str, times_us: Sequence[int | None], now_us: int) -> None:
-        event_us = [us for us in times_us if us is not None]
+        event_us = cast("Sequence[int]", times_us)
+        if None in times_us:
+            event_us = [us for us in times_us if us is not None]
         self.view_rows.append((view, event_us))
         if event_us and max(event_us) > now_us:
             self.future_rows += sum(us > now_us for us in event_us)
