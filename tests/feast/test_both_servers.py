@@ -87,8 +87,7 @@ def test_most_values_are_alike(comparison: Comparison) -> None:
     features = [seen for seen in comparison.seen if seen.what == "cell" and seen.column not in seen.body["entities"]]
     present = [seen for seen in features if seen.ours.value is not None and seen.column.split("__")[0] not in COMPUTED]
     # The rest are nulls, unknown keys and computed features, which have their entries.
-    assert len(present) < 30
-    assert comparison.values - len(features) > 300
+    assert comparison.values - len(features) > 10 * len(present) > 0
 
 
 def test_every_intended_difference_occurs(comparison: Comparison) -> None:
