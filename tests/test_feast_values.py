@@ -213,6 +213,16 @@ def test_empty_lists_in_lists_are_not_nulls() -> None:
         assert python_from_plain(plain, type_name) == [[], [1], None, [[], [2]]]
 
 
+def test_maps_with_keys_that_are_no_text_are_objects_in_json() -> None:
+    moment = datetime(2020, 1, 1, tzinfo=UTC)
+    for given_key, said in ((1, "1"), (True, "true"), (1.5, "1.5"), (b"\xff", "/w=="), (moment, moment.isoformat())):
+        [plain] = plain_from_python([{given_key: math.inf}], "SCALAR_MAP")
+        convert = json_converter("SCALAR_MAP")
+        assert convert is not None
+        assert convert(plain) == {said: "Infinity"}
+        assert list(python_from_plain(plain, "SCALAR_MAP")) == [given_key]
+
+
 def test_zoned_timestamps_come_as_such_or_as_text_and_are_rounded_down() -> None:
     zone = timezone(timedelta(hours=2))
     for said in (datetime(1960, 1, 1, 12, 0, 0, 500_000, zone), "1960-01-01T12:00:00.5+02:00"):
