@@ -33,6 +33,8 @@ from store.kernel.values import BLOBS, FLOATS, INTEGERS, TEXTS, element_type, is
 
 _FIELD_OF = {value_type.name: field for value_type, field in VALUE_TYPE_TO_PROTO_VALUE_MAP.items()}
 _FIELD_OF |= {"PDF_BYTES": "bytes_val", "IMAGE_BYTES": "bytes_val"}
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""Numbers that JSON has no other way to say."""
 _NESTED = frozenset({"VALUE_LIST", "VALUE_SET"})
 _NULL_TIMESTAMP = -(2**63)
 """Feast writes a missing timestamp as this number of seconds (numpy's NaT)."""
@@ -205,6 +207,8 @@ def _as_int(value: Any) -> int | None:
 
 
 def _as_float(value: Any) -> float | None:
+    if type(value) is str:
+        return _NON_FINITE.get(value)
     return float(value) if type(value) in (int, float) else None
 
 

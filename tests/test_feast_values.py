@@ -111,6 +111,7 @@ def test_feasts_missing_timestamp_is_null() -> None:
         ("STRING", "5", "5"),
         ("BOOL", False, False),
         ("DOUBLE", 5, 5.0),
+        ("DOUBLE", "-Infinity", -math.inf),
         ("BYTES", "aGk=", b"hi"),
         ("BYTES", b"hi", b"hi"),
         ("UNIX_TIMESTAMP", "1969-12-31T23:59:59.5Z", -1),
