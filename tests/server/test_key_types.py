@@ -1,5 +1,6 @@
 """Keys of every type find their row: materialized and pushed, over HTTP, through the SDK and in training."""
 
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,3 +123,15 @@ def test_a_key_finds_its_row_whoever_wrote_it_and_however_it_is_asked_for(
     others = data.draw(st.lists(_draws(name), min_size=1, max_size=4, unique_by=repr))
     keyed.push(name, others)
     assert keyed.by_sdk(name, others) == keyed.over_http(name, others) == [number_of(key) for key in others]
+
+
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_nan_is_a_null_in_a_key_everywhere(keyed: Keyed, name: str) -> None:
+    nan, stored = math.nan, 1234.5
+    keyed.materialize(name, [nan, stored])
+    for answered in (keyed.over_http, keyed.by_sdk, keyed.in_training):
+        assert answered(name, [nan, stored]) == [None, number_of(stored)]
+    frame = {"k": [stored, "NaN"], "n": [1, 2], "at": [NOW.isoformat()] * 2}
+    refused = keyed.live.post("/push", {"push_source_name": f"by_{name}_push", "df": frame})
+    assert refused.status_code == 422, refused.text
+    assert "row 1: column 'k' is null" in refused.json()["detail"]
