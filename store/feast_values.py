@@ -20,6 +20,7 @@ from feast.feature_server_utils import _value_to_native
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import (
     VALUE_TYPE_TO_PROTO_VALUE_MAP,
+    _map_key_to_python_value,
     feast_value_type_to_python_type,
     python_values_to_proto_values,
 )
@@ -32,6 +33,8 @@ from store.kernel.values import BLOBS, FLOATS, INTEGERS, TEXTS, element_type, is
 
 _FIELD_OF = {value_type.name: field for value_type, field in VALUE_TYPE_TO_PROTO_VALUE_MAP.items()}
 _FIELD_OF |= {"PDF_BYTES": "bytes_val", "IMAGE_BYTES": "bytes_val"}
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""Numbers that JSON has no other way to say."""
 _NESTED = frozenset({"VALUE_LIST", "VALUE_SET"})
 _NULL_TIMESTAMP = -(2**63)
 """Feast writes a missing timestamp as this number of seconds (numpy's NaT)."""
@@ -80,7 +83,9 @@ def json_converter(type_name: str) -> Callable[[Any], Any] | None:
     if type_name in BLOBS:
         return _json_bytes
     if is_opaque(type_name):
-        return lambda value: _value_to_native(Value.FromString(value))
+        return (
+            _json_scalar_map if type_name == "SCALAR_MAP" else lambda value: _value_to_native(Value.FromString(value))
+        )
     element = element_type(type_name)
     convert = json_converter(element) if element else None
     return (lambda values: [convert(value) for value in values]) if convert else None
@@ -94,6 +99,20 @@ def _json_float(value: float) -> float | str:
 
 def _json_bytes(value: bytes) -> str:
     return base64.b64encode(value).decode()
+
+
+def _json_scalar_map(value: bytes) -> dict[str, Any]:
+    """Returns a map whose keys are no text as an object, its keys said as text; Feast's server answers null."""
+    entries = Value.FromString(value).scalar_map_val.val
+    return {_json_key(_map_key_to_python_value(entry.key)): _value_to_native(entry.value) for entry in entries}
+
+
+def _json_key(key: Any) -> str:
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if isinstance(key, bytes):
+        return _json_bytes(key)
+    return key.isoformat() if isinstance(key, datetime) else str(_json_float(key) if isinstance(key, float) else key)
 
 
 def python_from_plain(value: Any, type_name: str) -> Any:
@@ -188,6 +207,8 @@ def _as_int(value: Any) -> int | None:
 
 
 def _as_float(value: Any) -> float | None:
+    if type(value) is str:
+        return _NON_FINITE.get(value)
     return float(value) if type(value) in (int, float) else None
 
 

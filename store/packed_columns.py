@@ -208,7 +208,12 @@ def _key_value(column: Column, array: Any) -> list[Any]:
         sizes = pc.binary_length(raw).cast(pa.string()).cast(_BYTES)
         return [b"b" if column.type_name == "BYTES" else b"s", sizes, b":", raw]
     values = plain_from_arrow(column, array)
-    encoded = [None if value is None else encode_value(column.name, column.type_name, value) for value in values]
+    # NaN, which alone is not itself, is a null in training too.
+    is_null = [value is None or value != value for value in values]  # noqa: PLR0124
+    encoded = [
+        None if null else encode_value(column.name, column.type_name, value)
+        for null, value in zip(is_null, values, strict=True)
+    ]
     return [pa.array(encoded, _BYTES)]
 
 

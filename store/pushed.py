@@ -68,7 +68,8 @@ def checked_table(
             f"expected: {schema.names}"
         )
     for name in not_null:
-        _refuse_nulls(what, name, columns.get(name, ()))
+        is_float = name in schema.names and pat.is_floating(schema.field(name).type)
+        _refuse_nulls(what, name, columns.get(name, ()), is_float=is_float)
     arrays = [
         _array(what, field, columns[field.name]) if field.name in columns else pa.nulls(count, field.type)
         for field in schema
@@ -115,11 +116,11 @@ def _check_extent(where: str, value: Any) -> None:
         level = [] if set(map(type, below)) <= _WITHOUT_PARTS else below
 
 
-def _refuse_nulls(what: str, name: str, values: Sequence[Any]) -> None:
-    if set(map(type, values)) <= {int, str, bool}:
+def _refuse_nulls(what: str, name: str, values: Sequence[Any], *, is_float: bool) -> None:
+    if not is_float and set(map(type, values)) <= {int, str, bool}:
         return
     for row, value in enumerate(values):
-        if _is_missing(value):
+        if _is_missing(value) or (is_float and value == "NaN"):
             raise PushedRowsError(f"{what}, row {row}: column {name!r} is null; give every row a value there")
 
 

@@ -111,6 +111,7 @@ def test_feasts_missing_timestamp_is_null() -> None:
         ("STRING", "5", "5"),
         ("BOOL", False, False),
         ("DOUBLE", 5, 5.0),
+        ("DOUBLE", "-Infinity", -math.inf),
         ("BYTES", "aGk=", b"hi"),
         ("BYTES", b"hi", b"hi"),
         ("UNIX_TIMESTAMP", "1969-12-31T23:59:59.5Z", -1),
@@ -211,6 +212,16 @@ def test_empty_lists_in_lists_are_not_nulls() -> None:
     for type_name in ("VALUE_LIST", "VALUE_SET"):
         [plain] = plain_from_python([[[], [1], None, [[], [2]]]], type_name)
         assert python_from_plain(plain, type_name) == [[], [1], None, [[], [2]]]
+
+
+def test_maps_with_keys_that_are_no_text_are_objects_in_json() -> None:
+    moment = datetime(2020, 1, 1, tzinfo=UTC)
+    for given_key, said in ((1, "1"), (True, "true"), (1.5, "1.5"), (b"\xff", "/w=="), (moment, moment.isoformat())):
+        [plain] = plain_from_python([{given_key: math.inf}], "SCALAR_MAP")
+        convert = json_converter("SCALAR_MAP")
+        assert convert is not None
+        assert convert(plain) == {said: "Infinity"}
+        assert list(python_from_plain(plain, "SCALAR_MAP")) == [given_key]
 
 
 def test_zoned_timestamps_come_as_such_or_as_text_and_are_rounded_down() -> None:

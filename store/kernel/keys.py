@@ -87,7 +87,7 @@ class EntityKeyEncoder:
                 self._bounds = _INT_BOUNDS[join_keys[0].type_name]
 
     def encode(self, values: Sequence[KeyValue | None]) -> bytes | None:
-        """Returns the Redis key of one entity key, or None if a part of it is null.
+        """Returns the Redis key of one entity key, or None if a part of it is null or NaN.
 
         Args:
             values: one value per join key, in the order of `names`.
@@ -98,7 +98,8 @@ class EntityKeyEncoder:
         """
         encoded = [self._parts.head]
         for (head, column), value in zip(self._parts.columns, values, strict=True):
-            if value is None:
+            # NaN, which alone is not itself, is a null in training too.
+            if value is None or value != value:  # noqa: PLR0124
                 return None
             encoded.append(head)
             encoded.append(encode_value(column.name, column.type_name, value))

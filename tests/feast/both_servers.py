@@ -160,7 +160,7 @@ def _tables() -> dict[str, pa.Table]:
 
 
 def write_repo(folder: Path, online: str, connection: str, offline: str, engine: str) -> Path:
-    """Writes a feature repo of all shapes and types with its sources, applies and materializes it."""
+    """Writes a feature repo of all shapes and types with its sources, and applies it."""
     (folder / "data").mkdir(parents=True)
     (folder / "feature_store.yaml").write_text(
         _YAML.format(online=online, connection=connection, offline=offline, engine=engine)

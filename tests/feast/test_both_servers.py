@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.feast.both_servers import BothServers, both_serving
-from tests.feast.intended import COMPUTED, INTENDED, LOOKUP, Seen, differences
+from tests.feast.intended import COMPUTED, INTENDED, LOOKUP, UNLOADABLE, Seen, differences
 from tests.feast.request_matrix import SHAPES, of_types, random_lookup, writes, writes_of_types
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Feast's own code warns in many ways that are not ours to mend
@@ -87,8 +87,7 @@ def test_most_values_are_alike(comparison: Comparison) -> None:
     features = [seen for seen in comparison.seen if seen.what == "cell" and seen.column not in seen.body["entities"]]
     present = [seen for seen in features if seen.ours.value is not None and seen.column.split("__")[0] not in COMPUTED]
     # The rest are nulls, unknown keys and computed features, which have their entries.
-    assert len(present) < 30
-    assert comparison.values - len(features) > 300
+    assert comparison.values - len(features) > 10 * len(present) > 0
 
 
 def test_every_intended_difference_occurs(comparison: Comparison) -> None:
@@ -103,7 +102,7 @@ def test_what_ours_refuses_it_does_not_write(comparison: Comparison) -> None:
 def test_ours_materializes_every_view_and_feasts_does_not(both: BothServers, comparison: Comparison) -> None:
     feasts, ours = both.refused
     assert ours == []
-    assert feasts == ["world", "int64_null", "map", "array_of_map", "zoned"]
+    assert feasts == ["world", *UNLOADABLE]
 
 
 def test_architecture_lists_the_same_differences(project_root: Path) -> None:

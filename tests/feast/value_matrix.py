@@ -1,5 +1,6 @@
 """Every value type of Feast with its edges: as a Parquet file holds them, and as a push says them in JSON."""
 
+import base64
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,8 +47,6 @@ def _said_moment(value: datetime) -> str:
 
 
 def _said_bytes(value: bytes) -> str:
-    import base64
-
     return base64.b64encode(value).decode()
 
 
@@ -109,7 +108,7 @@ TYPES: dict[str, TypeRows] = {
 ALONE: dict[str, TypeRows] = {
     "int64_ends": TypeRows(ft.Int64, pa.int64(), [-(2**63), 2**63 - 1, 2**53 + 1]),
     "int64_null": TypeRows(ft.Int64, pa.int64(), [2**63 - 1, 2**53 + 1, None]),
-    "int32_list": TypeRows(ft.Array(ft.Int64), pa.list_(pa.int64()), [[-(2**63), 2**63 - 1], [2**53 + 1]]),
+    "int64_list": TypeRows(ft.Array(ft.Int64), pa.list_(pa.int64()), [[-(2**63), 2**63 - 1], [2**53 + 1]]),
     "nan": TypeRows(ft.Float64, pa.float64(), [math.nan, 1.0, None], _said_float),
     "nan_list": TypeRows(
         ft.Array(ft.Float64),
@@ -122,6 +121,7 @@ ALONE: dict[str, TypeRows] = {
         ft.Array(ft.Map), pa.list_(_ARROW_MAP), [[[("a", "x")], [("b", "y")]], []], lambda v: [dict(m) for m in v]
     ),
     "zoned": TypeRows(ft.ZonedTimestamp, pa.timestamp("us", "+02:00"), MOMENTS, _said_moment),
-    "scalar_map": TypeRows(ft.ScalarMap, pa.string(), [None]),
+    # JSON has no keys but text, so a push can only say null.
+    "scalar_map": TypeRows(ft.ScalarMap, pa.map_(pa.int64(), pa.string()), [[(1, "x")]], lambda _: None),
 }
 """Types and values that have a view of their own, since Feast materializes them with loss or not at all."""

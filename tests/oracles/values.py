@@ -24,7 +24,7 @@ class Kind:
         arrow: the type of its column in a Parquet file.
         drawn: some values, as Python objects; None is not among them.
         in_file: a value as Arrow takes it for the column.
-        said: a value as a push has it in JSON.
+        said: a value as a push has it in JSON; None if JSON cannot say it.
         in_python: what Feast's SDK gives back.
         answered: what the server answers; a set as a list, in any order.
     """
@@ -33,7 +33,7 @@ class Kind:
     arrow: pa.DataType
     drawn: st.SearchStrategy[Any]
     in_file: Callable[[Any], Any] = lambda value: value
-    said: Callable[[Any], Any] = lambda value: value
+    said: Callable[[Any], Any] | None = lambda value: value
     in_python: Callable[[Any], Any] = lambda value: value
     answered: Callable[[Any], Any] = lambda value: value
 
@@ -138,7 +138,7 @@ _STRUCTS = st.fixed_dictionaries({"a": _integers(64), "b": st.text(max_size=4)})
 _NESTED = st.lists(st.lists(_integers(64), max_size=3), max_size=3)
 
 
-def _pairs(value: dict[str, str]) -> list[tuple[str, str]]:
+def _pairs(value: dict[Any, str]) -> list[tuple[Any, str]]:
     return list(value.items())
 
 
@@ -151,6 +151,14 @@ KINDS = {
     "json": _JSON,
     "array_of_json": _collection(_JSON, ft.Array),
     "map": Kind(ft.Map, _ARROW_MAP, _MAPS, in_file=_pairs),
+    "scalar_map": Kind(
+        ft.ScalarMap,
+        pa.map_(pa.int64(), pa.string()),
+        st.dictionaries(_integers(64), st.text(max_size=4), max_size=3),
+        in_file=_pairs,
+        said=None,
+        answered=lambda value: {str(key): text for key, text in value.items()},
+    ),
     "array_of_map": Kind(
         ft.Array(ft.Map), pa.list_(_ARROW_MAP), st.lists(_MAPS, max_size=3), in_file=lambda maps: [*map(_pairs, maps)]
     ),
