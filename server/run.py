@@ -101,12 +101,24 @@ def _serve_many(settings: ServerSettings, listener: socket.socket, announcement:
     # The workers tell in their own words what is wrong; the parent has nothing to add.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     config = _config(settings, functools.partial(make_worker_app, settings, announcement), is_factory=True)
-    workers = Multiprocess(config, sockets=[listener])
+    workers = _Workers(config, sockets=[listener])
     try:
         workers.run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if any(worker.exitcode == STARTUP_FAILURE for worker in workers.processes) else 0
+
+
+class _Workers(Multiprocess):
+    """Workers of which a dead one is noticed at once."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Replaces workers that have died or fallen silent."""
+        for process in self.processes:
+            # A worker's own end of the pipe, which uvicorn leaves open here too: then one that dies in the middle of a
+            # health check does not end the pipe, and is waited for like one that is busy.
+            process.child_conn.close()
+        super().keep_subprocess_alive()
 
 
 def make_worker_app(settings: ServerSettings, announcement: str) -> "Application":

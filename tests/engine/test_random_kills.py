@@ -270,7 +270,7 @@ def new_rows_that_readers_see(scene: Scene, unkilled: EndState, random: Random) 
     return new_count
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.long)])
 def test_a_materialization_killed_at_random_moments_is_made_good_by_the_same_command(scene: Scene, kills: int) -> None:
     seed = secrets.randbits(32)
     print(f"seed {seed}")
@@ -283,10 +283,10 @@ def test_a_materialization_killed_at_random_moments_is_made_good_by_the_same_com
         for view in VIEWS:
             assert set(unkilled[command].rows[view].values()).isdisjoint(scene.before.rows[view].values())
     killed = 0
-    for _ in range(5 * kills):
+    for _ in range(9 * kills):
         scene.restore()
         assert end_state(scene.repo, scene.server, scene.session) == scene.before
-        command = scene.commands[killed % 2]
+        command = random.choice(scene.commands)
         pid = scene.feast.begin(*command)
         wait_seconds = random.uniform(0.0, run_seconds)
         # The moment of the kill is what this test is about, so there is nothing to poll for.
@@ -300,11 +300,11 @@ def test_a_materialization_killed_at_random_moments_is_made_good_by_the_same_com
             # This one was faster; a moment beyond its end is none of a run.
             run_seconds = wait_seconds
             continue
-        scene.free_leases(by_waiting=kills > 2 and not killed)
+        scene.free_leases(by_waiting=kills > 1 and not killed)
         scene.feast.run(*command)
         assert end_state(scene.repo, scene.server, scene.session) == unkilled[command]
         assert len(fields_in_redis(scene)) == len(VIEWS)
         killed += 1
         if killed == kills:
             return
-    pytest.fail(f"only {killed} of {5 * kills} runs were still under way when they were killed")
+    pytest.fail(f"only {killed} of {9 * kills} runs were still under way when they were killed")

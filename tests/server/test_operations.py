@@ -4,16 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-import schemathesis
 import structlog
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
 from server import state as server_state
 from server.metrics import Metrics
-from server.policy import POLICIES
 from server.retrieval.client import Retrievals
 from server.state import ServerState
 from store.service import StoreService
@@ -118,51 +113,3 @@ def test_docs_load_nothing_from_outside(server: LiveServer) -> None:
 @pytest.mark.parametrize("path", ["/docs-assets/none.js", "/docs-assets/../app.py", "/docs-assets/%2e%2e/core.py"])
 def test_docs_give_away_no_other_file(server: LiveServer, path: str) -> None:
     assert server.get(path).status_code == 404
-
-
-def test_the_openapi_document_is_valid_and_names_every_path(server: LiveServer) -> None:
-    document = server.get("/openapi.json").json()
-    assert set(document["paths"]) == set(POLICIES) - {"/docs", "/openapi.json"}
-    for schema in document["components"]["schemas"].values():
-        Draft202012Validator.check_schema(schema)
-    names = set(re.findall(r"#/components/schemas/(\w+)", server.get("/openapi.json").text))
-    assert names == set(document["components"]["schemas"])
-
-
-def test_the_openapi_document_tells_of_tokens_where_there_are_any(guarded: LiveServer) -> None:
-    from tests.server.conftest import TOKENS
-
-    headers = {"Authorization": f"Bearer {TOKENS['read']}"}
-    document = guarded.get("/openapi.json", headers=headers).json()
-    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
-    assert "security" not in document["paths"]["/health"]["get"]
-    assert document["paths"]["/push"]["post"]["security"] == [{"token": []}]
-
-
-def test_no_request_that_fits_the_document_or_does_not_is_answered_with_a_server_error(whole: LiveServer) -> None:
-    schema = schemathesis.openapi.from_url(f"{whole.url}/openapi.json")
-    paths = []
-    for operation in schema.get_all_operations():
-        paths.append(operation.ok().path)
-        _run(operation.ok())
-    assert set(paths) == set(POLICIES) - {"/docs", "/openapi.json"}
-
-
-def _run(operation: schemathesis.APIOperation) -> None:
-    modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
-
-    # A failing request is told as it is: making it smaller would take as many requests again.
-    @settings(
-        max_examples=25,
-        deadline=None,
-        database=None,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.one_of([operation.as_strategy(generation_mode=mode) for mode in modes]))
-    def check(case: schemathesis.Case) -> None:
-        answer = case.call()
-        assert answer.status_code < 500, f"{case.as_curl_command()}\n{answer.text}"
-        assert answer.status_code < 400 or "detail" in answer.json()
-
-    check()
