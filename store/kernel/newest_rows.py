@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from store.kernel.packed_rank import PackedRank
 from store.kernel.source_scan import LOWEST_INSTANT, NANOSECONDS_PER_US, Bounds, Scan, rows_sql
 
 
@@ -35,6 +36,11 @@ class NewestRows:
         keys = self.scan.key_names
         grouped = f" GROUP BY {', '.join(keys)}" if keys else " HAVING max(e) IS NOT NULL"
         columns = "".join(f"{key}, " for key in keys)
+        rank = PackedRank.of(self.scan)
+        if rank is not None:
+            rows = self._rows_sql("ptr", "c") if self.scan.has_created else self._rows_sql("ptr")
+            newest = f"SELECT {columns}max({rank.packed()}) AS number FROM ({rows}){grouped}"
+            return f"CREATE TABLE larder_newest AS SELECT {columns}{rank.unpacked('number')} FROM ({newest})"
         groups = f"SELECT {columns}max(e) AS e FROM ({self._rows_sql()}){grouped}"
         extra = ("ptr", "c") if self.scan.has_created else ("ptr",)
         chosen = _chosen_sql(self._rows_sql(*extra), groups, (*keys, "e"), self.scan.has_created)
