@@ -71,10 +71,8 @@ def text_of(found: Mapping[Entry, Measurement], memory: Memory) -> str:
         times = [np.median(one.seconds), min(one.seconds), max(one.seconds)]
         times += [np.median(one.cpu_s), np.median(one.redis_cpu_s)]
         cells = [f"{time:.2f}" for time in times]
-        peak = f"{one.peak_bytes / 1e6:.0f}"
-        lines.append(
-            f"| {one.entry.label} | {len(one.seconds)} | {' | '.join(cells)} | {peak} | {one.rate:,.0f} | {one.cpu_rate:,.0f} |"
-        )
+        cells += [f"{one.peak_bytes / 1e6:.0f}", f"{one.rate:,.0f}", f"{one.cpu_rate:,.0f}"]
+        lines.append(f"| {one.entry.label} | {len(one.seconds)} | {' | '.join(cells)} |")
     theirs = "" if memory.feast_bytes is None else f", Feast {memory.feast_bytes:.0f}"
     bytes_line = (
         f"Redis bytes a key, the same rows: Larder {memory.larder_bytes:.0f}{theirs}, values alone "
