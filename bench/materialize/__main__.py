@@ -64,15 +64,15 @@ def main(
 def text_of(found: Mapping[Entry, Measurement], memory: Memory) -> str:
     """Returns the figures as Markdown: a table, then what the targets say."""
     lines = [
-        "| contender | n | median s | min | max | CPU s | Redis CPU s | peak MB | rows written/s |",
-        "|---" * 9 + "|",
+        "| contender | n | median s | min | max | CPU s | Redis CPU s | peak MB | rows written/s | rows/CPU s |",
+        "|---" * 10 + "|",
     ]
     for one in found.values():
         times = [np.median(one.seconds), min(one.seconds), max(one.seconds)]
         times += [np.median(one.cpu_s), np.median(one.redis_cpu_s)]
         cells = [f"{time:.2f}" for time in times]
-        peak = f"{one.peak_bytes / 1e6:.0f}"
-        lines.append(f"| {one.entry.label} | {len(one.seconds)} | {' | '.join(cells)} | {peak} | {one.rate:,.0f} |")
+        cells += [f"{one.peak_bytes / 1e6:.0f}", f"{one.rate:,.0f}", f"{one.cpu_rate:,.0f}"]
+        lines.append(f"| {one.entry.label} | {len(one.seconds)} | {' | '.join(cells)} |")
     theirs = "" if memory.feast_bytes is None else f", Feast {memory.feast_bytes:.0f}"
     bytes_line = (
         f"Redis bytes a key, the same rows: Larder {memory.larder_bytes:.0f}{theirs}, values alone "
@@ -106,6 +106,7 @@ def record(
                 "rows_written": one.rows,
                 "n": len(one.seconds),
                 "rows_per_second": one.rate,
+                "rows_per_cpu_second": one.cpu_rate,
                 "seconds": one.seconds,
                 "cpu_s": one.cpu_s,
                 "redis_cpu_s": one.redis_cpu_s,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from store.kernel.packed_rank import PackedRank
 from store.kernel.source_scan import LOWEST_INSTANT, NANOSECONDS_PER_US, Bounds, Scan, rows_sql
 
 
@@ -31,10 +32,15 @@ class NewestRows:
 
     @property
     def chosen_statement(self) -> str:
-        """Returns the statement that creates the table `larder_newest`: `k0.., e, ptr`, one row per key."""
+        """Returns the statement that creates the table `larder_newest`: `k0.., e, [c,] ptr`, one row per key."""
         keys = self.scan.key_names
         grouped = f" GROUP BY {', '.join(keys)}" if keys else " HAVING max(e) IS NOT NULL"
         columns = "".join(f"{key}, " for key in keys)
+        rank = PackedRank.of(self.scan)
+        if rank is not None:
+            rows = self._rows_sql("ptr", "c") if self.scan.has_created else self._rows_sql("ptr")
+            newest = f"SELECT {columns}max({rank.packed()}) AS number FROM ({rows}){grouped}"
+            return f"CREATE TABLE larder_newest AS SELECT {columns}{rank.unpacked('number')} FROM ({newest})"
         groups = f"SELECT {columns}max(e) AS e FROM ({self._rows_sql()}){grouped}"
         extra = ("ptr", "c") if self.scan.has_created else ("ptr",)
         chosen = _chosen_sql(self._rows_sql(*extra), groups, (*keys, "e"), self.scan.has_created)
@@ -43,16 +49,14 @@ class NewestRows:
     @property
     def answer_sql(self) -> str:
         """Returns the SELECT of `k0.., f0.., event_us, event_ns, created_us, created_ns`, one row per key."""
-        names = (*self.scan.key_names, *self.scan.feature_names)
-        created = ("c",) if self.scan.has_created else ()
-        rows = rows_sql(self.scan, self.scan.is_ns, ["ptr", "e", *created, *names])
-        event = self._split("s.e", "event")
-        made = self._split("s.c" if created else "NULL", "created")
-        columns = "".join(f"s.{name}, " for name in names)
-        return (
-            f"SELECT {columns}{event}, {made} FROM ({rows}) s JOIN larder_newest n ON s.ptr = n.ptr "
-            f"WHERE {self._condition('s.e', 's.c')}"
-        )
+        # Keys and times are known by then, so that only positions and features are read.
+        features = self.scan.feature_names
+        rows = rows_sql(self.scan, self.scan.is_ns, ["ptr", *features])
+        event = self._split("n.e", "event")
+        made = self._split("n.c" if self.scan.has_created else "NULL", "created")
+        named = [*(f"n.{name}" for name in self.scan.key_names), *(f"s.{name}" for name in features)]
+        columns = "".join(f"{name}, " for name in named)
+        return f"SELECT {columns}{event}, {made} FROM ({rows}) s JOIN larder_newest n ON s.ptr = n.ptr"
 
     def _rows_sql(self, *extra: str) -> str:
         keys = self.scan.key_names
@@ -112,7 +116,9 @@ def all_rows_sql(scan: Scan, bounds: Bounds) -> str:
 
 
 def _chosen_sql(rows: str, groups: str, group_columns: tuple[str, ...], has_created: bool) -> str:
-    """Returns the SELECT of the group columns and `ptr`: of each group the row of greatest c, then of last position.
+    """Returns the SELECT of the group columns, `c` if there is one, and `ptr`.
+
+    Of each group it is the row of greatest c, then of last position.
 
     Args:
         rows: a SELECT of the group columns, `ptr` and, if `has_created`, `c`.
@@ -121,7 +127,7 @@ def _chosen_sql(rows: str, groups: str, group_columns: tuple[str, ...], has_crea
         has_created: whether rows have a created time; a null one is older than any.
     """
     order = f"(coalesce(s.c, {LOWEST_INSTANT}), s.ptr)"
-    pick = f"arg_max(s.ptr, {order})" if has_created else "max(s.ptr)"
+    pick = f"max(s.c) AS c, arg_max(s.ptr, {order})" if has_created else "max(s.ptr)"
     columns = ", ".join(f"g.{name}" for name in group_columns)
     equal = " AND ".join(f"s.{name} = g.{name}" for name in group_columns)
     return f"SELECT {columns}, {pick} AS ptr FROM ({rows}) s JOIN ({groups}) g ON {equal} GROUP BY {columns}"

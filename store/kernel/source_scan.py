@@ -84,8 +84,8 @@ class FileGroup:
     """Files of a source that hold the needed columns in the same types, so that one scan reads them all.
 
     `positions` are the files' places in the source, ascending, in the order of `paths`, as are `rows`, their numbers
-    of rows, and `event_ranges` (None where a file does not tell). A group without files has no rows; its columns then
-    have a `cast` each, which gives their types.
+    of rows, and `event_ranges` and `created_ranges` (None where a file does not tell; without a created column there
+    are none). A group without files has no rows; its columns then have a `cast` each, which gives their types.
     """
 
     paths: tuple[str, ...]
@@ -96,6 +96,7 @@ class FileGroup:
     features: tuple[SourceColumn, ...]
     rows: tuple[int, ...]
     event_ranges: tuple[EventRange | None, ...]
+    created_ranges: tuple[EventRange | None, ...]
 
     def kept(self, is_kept: Sequence[bool]) -> "FileGroup":
         """Returns the group with only the files that are kept."""
@@ -108,6 +109,7 @@ class FileGroup:
             features=tuple(column.kept(is_kept) for column in self.features),
             rows=tuple(compress(self.rows, is_kept)),
             event_ranges=tuple(compress(self.event_ranges, is_kept)),
+            created_ranges=tuple(compress(self.created_ranges, is_kept)),
         )
 
 

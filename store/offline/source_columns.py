@@ -128,7 +128,8 @@ def _group(
         created=_time(files, needed.created, needed.owner) if needed.created else None,
         features=tuple(_column(files, name, kinds[name]) for name in needed.features),
         rows=tuple(file.rows for file in files),
-        event_ranges=tuple(_event_range(file, needed) for file in files),
+        event_ranges=tuple(_range(file, needed.event, needed.owner) for file in files),
+        created_ranges=tuple(_range(file, needed.created, needed.owner) for file in files) if needed.created else (),
     )
 
 
@@ -141,7 +142,7 @@ def _empty_group(source: Source, needed: NeededColumns) -> FileGroup:
     _require_columns(source.schema, source.path, needed, frozenset())
     created = TimeColumn(None, False) if needed.created else None
     keys, features = map(column, needed.keys), map(column, needed.features)
-    return FileGroup((), (), tuple(keys), TimeColumn(None, False), created, tuple(features), (), ())
+    return FileGroup((), (), tuple(keys), TimeColumn(None, False), created, tuple(features), (), (), ())
 
 
 def _column(files: Sequence[SourceFile], name: str, kind: pa.DataType | None) -> SourceColumn:
@@ -171,10 +172,10 @@ def _path_instant_us(file: SourceFile, name: str, owner: str) -> int | None:
     return partition_instant_us(dict(file.partition)[name], what)
 
 
-def _event_range(file: SourceFile, needed: NeededColumns) -> EventRange | None:
-    if needed.event in file.footer.schema.names:
-        return file.footer.ranges.get(needed.event)
-    instant = _path_instant_us(file, needed.event, needed.owner)
+def _range(file: SourceFile, name: str, owner: str) -> EventRange | None:
+    if name in file.footer.schema.names:
+        return file.footer.ranges.get(name)
+    instant = _path_instant_us(file, name, owner)
     return EventRange(1, 0) if instant is None else EventRange(instant, instant)
 
 

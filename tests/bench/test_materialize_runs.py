@@ -21,7 +21,7 @@ from tests.server.live import environment
 
 
 def measurement(contender: str, rows: int, seconds: float, peak_bytes: int = 0) -> Measurement:
-    return Measurement(Entry(contender, rows), rows, [seconds], [0.0], [0.0], peak_bytes)
+    return Measurement(Entry(contender, rows), rows, [seconds], [seconds], [seconds], peak_bytes)
 
 
 @pytest.mark.parametrize(("seconds", "is_met"), [(10.0, True), (10.1, False)])

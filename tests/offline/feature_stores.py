@@ -63,11 +63,11 @@ def driver_view(
     )
 
 
-def write(repo: Path, columns: Mapping[str, Any], path: str = "data/stats.parquet") -> Path:
-    """Writes columns as a Parquet file of the repo and returns its path."""
+def write(repo: Path, columns: Mapping[str, Any], path: str = "data/stats.parquet", **options: Any) -> Path:
+    """Writes columns as a Parquet file of the repo, with options of Arrow's writer, and returns its path."""
     target = repo / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(dict(columns)), target)
+    pq.write_table(pa.table(dict(columns)), target, **options)
     return target
 
 

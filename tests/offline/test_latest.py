@@ -41,9 +41,16 @@ KEY = st.sampled_from([None, 1, 1, 2])
     rows=st.lists(st.tuples(KEY, KEY, NEAR, NEAR), max_size=20),
     is_ns=st.booleans(),
     bounds=st.tuples(*[st.one_of(st.none(), st.integers(-2, 3))] * 2),
+    files=st.sampled_from([1, 1, 3]),
+    tells_times=st.booleans(),
 )
 def test_newest_row_per_key_in_a_half_open_interval(
-    tmp_path: Path, rows: list[tuple[Any, ...]], is_ns: bool, bounds: tuple[int | None, int | None]
+    tmp_path: Path,
+    rows: list[tuple[Any, ...]],
+    is_ns: bool,
+    bounds: tuple[int | None, int | None],
+    files: int,
+    tells_times: bool,
 ) -> None:
     factor = 1 if is_ns else 1_000
     kind = pa.timestamp("ns" if is_ns else "us", "UTC")
@@ -54,11 +61,20 @@ def test_newest_row_per_key_in_a_half_open_interval(
         "created": pa.array([row[3] for row in rows], pa.int64()).cast(kind),
         "number": pa.array(range(len(rows)), pa.int64()),
     }
-    write(tmp_path, columns)
+    for old in (tmp_path / "data/parts").glob("*"):
+        old.unlink()
+    share = -(-len(rows) // files) or 1
+    for number in range(files):
+        write(
+            tmp_path,
+            {name: column[number * share : (number + 1) * share] for name, column in columns.items()},
+            f"data/parts/{number}.parquet",
+            write_statistics=tells_times,
+        )
     unit = 1_000 if is_ns else 1
     units = [None if bound is None else bound * (1 if is_ns else 1_000) for bound in bounds]
     start_us, end_us = units
-    latest = latest_rows(config_for(tmp_path), source(), KEYS, VALUE, (start_us, end_us))
+    latest = latest_rows(config_for(tmp_path), source(path="data/parts"), KEYS, VALUE, (start_us, end_us))
     batches = list(latest.batches)
     table = pa.Table.from_batches(batches)
     assert table.column_names == ["city", "shop", "number", *TIME_COLUMNS]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.connection import Connection
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from store.errors import OnlineStoreError
 from store.kernel.codec import RowLayout, RowTimes, encode_row
@@ -137,7 +137,7 @@ def test_a_connection_that_breaks_midway_costs_no_row(server: RedisServer, after
                 proxy.cut_answers(after_bytes)
                 try:
                     return bulk_replies(*arguments)
-                except (OSError, RedisError):
+                except (OSError, RedisConnectionError):
                     broken.append(True)
                     raise
                 finally:
