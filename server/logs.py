@@ -8,6 +8,7 @@ import sys
 import threading
 
 import structlog
+from tqdm import tqdm
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -66,6 +67,8 @@ def configure_logs(level: int = logging.INFO) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # A materialization draws its progress for a person at a terminal; among lines of JSON nobody watches it.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    # By default its bars take turns by a lock of the system's, which a worker that was told to stop would leave behind.
+    tqdm.set_lock(threading.RLock())
     # Feast prints what it materializes, in colours.
     sys.stdout = PrintedLines()
     logging.captureWarnings(True)

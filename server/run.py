@@ -110,7 +110,7 @@ def _serve_many(settings: ServerSettings, listener: socket.socket, announcement:
 
 
 class _Workers(Multiprocess):
-    """Workers of which a dead one is noticed at once."""
+    """Workers of which a dead one is noticed at once, and whose port closes when they stop."""
 
     def keep_subprocess_alive(self) -> None:
         """Replaces workers that have died or fallen silent."""
@@ -119,6 +119,13 @@ class _Workers(Multiprocess):
             # health check does not end the pipe, and is waited for like one that is busy.
             process.child_conn.close()
         super().keep_subprocess_alive()
+
+    def terminate_all(self) -> None:
+        """Tells all workers to stop."""
+        # Left open here, the port would go on taking connections that nobody answers while the workers finish.
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
 
 
 def make_worker_app(settings: ServerSettings, announcement: str) -> "Application":
