@@ -132,7 +132,12 @@ def main(
     idle, _, _, retrieval, materializing, both = phases
     said = verdicts(idle, retrieval, materializing, both)
     print("\n" + "\n".join(f"- {'met' if one.is_met else 'MISSED'}: {one.text}" for one in said))
-    record = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), "rate": rate}
+    record = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "rate": rate,
+        "niceness": niceness,
+    }
     results = data / "results"
     results.mkdir(parents=True, exist_ok=True)
     with (results / "beside.jsonl").open("a") as out:

@@ -73,13 +73,16 @@ class BulkWriter:
             connection = pool.get_connection()
         except REDIS_ERRORS:
             return None
+        is_whole = False
         try:
             replies = _replies(connection, commands, len(keys) + 1)
+            is_whole = True
         except (*REDIS_ERRORS, OSError):
-            # What is still to come on it would be taken for another's answer.
-            connection.disconnect()
             return None
         finally:
+            if not is_whole:
+                # What is still to come on it would be taken for another's answer.
+                connection.disconnect()
             pool.release(connection)
         is_old: npt.NDArray[np.bool_] = replies[:-1] == 0
         return is_old
