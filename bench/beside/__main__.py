@@ -11,6 +11,8 @@ after each time.
 
 import json
 import os
+import signal
+import sys
 import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -113,6 +115,8 @@ def main(
 
     The files lie in bench/.data, or where LARDER_BENCH_DATA says.
     """
+    # A run that is told to end takes its processes and files with it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sizes = Sizes(2_000_000 // scale, 10_000 // scale, 300_000 // scale, 1_000_000 // scale)
     facts = ", ".join(f"{name} {value}" for name, value in machine().items())
     print(f"# Lookups beside training sets and materializations\n\n{facts}\n", flush=True)
