@@ -1,13 +1,12 @@
 """Connections with bounds that uvicorn does not have: on heads, their time, unread answers, and how many there are."""
 
 import asyncio
-import functools
 from typing import Any
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from server.guards import BODY_IS_WHOLE
+from server.guards import BODY_STATE, BodyState
 from server.joined_writes import JoinedWrites
 from server.limits import (
     ANSWER_BYTES_PER_SECOND_MIN,
@@ -19,10 +18,6 @@ from server.limits import (
     REFUSED_LINGER_SECONDS,
     URL_BYTES_MAX,
 )
-
-
-def _is_whole(cycle: RequestResponseCycle) -> bool:
-    return not cycle.more_body
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -39,6 +34,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.url = b""
+        self._body = BodyState()
         self._is_in_head = True
         self._is_refused = False
         self._head_bytes = 0
@@ -91,6 +87,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_answer_timer()
         super().resume_writing()
 
+    def on_response_complete(self) -> None:
+        """Sends an answer that is whole, at once if no other request is under way."""
+        if len(self.tasks) == 1:
+            joined: Any = self.transport
+            joined.flush()
+        super().on_response_complete()
+
     # --- the parser's callbacks ---------------------------------------------------------------
 
     def on_message_begin(self) -> None:
@@ -109,7 +112,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_in_head, self._head_bytes = False, 0
         self._stop_timer()
         super().on_headers_complete()
-        extensions: Any = {BODY_IS_WHOLE: functools.partial(_is_whole, self.cycle)}
+        # Not the cycle itself, which holds the scope: such a ring would be left to the garbage collector.
+        self._body = BodyState()
+        extensions: Any = {BODY_STATE: self._body}
         self.scope["extensions"] = extensions
 
     def on_body(self, body: bytes) -> None:
@@ -121,6 +126,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Ends a request; what comes next is a head."""
         if not self._is_refused:
             super().on_message_complete()
+            self._body.is_whole = True
             self._is_in_head = True
 
     # --- refusing -----------------------------------------------------------------------------

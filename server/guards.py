@@ -6,7 +6,6 @@ In the order in which a request meets them: host, token, path, query, content ty
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -116,12 +115,17 @@ class QueryGuard:
         await self.app(scope, receive, send)
 
 
-BODY_IS_WHOLE = "larder.body_is_whole"
-"""The ASGI extension that tells whether a request's body has come; a server in front may not have it."""
+BODY_STATE = "larder.body_state"
+"""The ASGI extension that tells whether a request's body has come; a server that is not ours does not have it."""
 
 
-def _is_unknown() -> bool:
-    return False
+class BodyState:
+    """Whether all of a request's body has come."""
+
+    __slots__ = ("is_whole",)
+
+    def __init__(self) -> None:
+        self.is_whole = False
 
 
 class BodyGuard:
@@ -161,8 +165,8 @@ class BodyGuard:
             # The body is not read, so the connection cannot carry another request.
             await refuse(scope, receive, send, 413, detail, {"Connection": "close"})
             return
-        is_whole = scope.get("extensions", {}).get(BODY_IS_WHOLE, _is_unknown)
-        body = _CountedBody(receive, scope["path"], bytes_max, self.seconds_max, self.held_bytes, is_whole)
+        state = scope.get("extensions", {}).get(BODY_STATE)
+        body = _CountedBody(receive, scope["path"], bytes_max, self.seconds_max, self.held_bytes, state)
         try:
             await self.app(scope, body.receive, send)
         finally:
@@ -179,7 +183,7 @@ class _CountedBody:
         bytes_max: int,
         seconds_max: float,
         held_bytes: Counter[str],
-        has_come: Callable[[], bool],
+        state: BodyState | None,
     ) -> None:
         self._receive = receive
         self._path = path
@@ -187,7 +191,7 @@ class _CountedBody:
         self._seconds_max = seconds_max
         self._deadline = asyncio.get_running_loop().time() + seconds_max
         self._held_bytes = held_bytes
-        self._has_come = has_come
+        self._state = state
         self._is_whole = False
         self.received = 0
 
@@ -196,7 +200,8 @@ class _CountedBody:
             # What follows a whole body is only the news that the client has gone, which may take its time.
             return await self._receive()
         # What has come needs no timer, which would take a good part of a lookup's time.
-        message = await (self._receive() if self._has_come() else self._in_time())
+        has_come = self._state is not None and self._state.is_whole
+        message = await (self._receive() if has_come else self._in_time())
         self._count(len(message.get("body", b"")))
         self._is_whole = not message.get("more_body", False)
         return message

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class JoinedWrites:
-    """A transport that keeps what is written until the turn ends, and is the other transport in all else."""
+    """A transport that keeps what is written until it is flushed or the turn ends; in all else it is another one."""
 
     __slots__ = ("_call_soon", "_parts", "_transport")
 
@@ -28,25 +28,26 @@ class JoinedWrites:
     def write(self, data: bytes) -> None:
         """Takes data; it is written with what else comes in this turn."""
         if not self._parts:
-            self._call_soon(self._flush)
+            self._call_soon(self.flush)
         self._parts.append(data)
+
+    def flush(self) -> None:
+        """Writes what is left."""
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.writelines(parts)
 
     def write_eof(self) -> None:
         """Writes what is left, then the end."""
-        self._flush()
+        self.flush()
         self._transport.write_eof()
 
     def close(self) -> None:
         """Writes what is left, then closes."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def abort(self) -> None:
         """Closes at once; what is left is lost, as is what the other transport has not written yet."""
         self._parts.clear()
         self._transport.abort()
-
-    def _flush(self) -> None:
-        parts, self._parts = self._parts, []
-        if parts and not self._transport.is_closing():
-            self._transport.writelines(parts)

@@ -70,11 +70,11 @@ class _Pipe(asyncio.Protocol):
             raise OnlineStoreUnavailable(f"{REDIS_BATCHES_MAX} batches already wait for Redis; try again in a moment")
         waiter = self._loop.create_future()
         batch = _Batch(len(commands), waiter, self._loop.time() + self._timeout_seconds)
-        if not self._unsent:
-            # Callers of the same turn of the loop share one write, which costs as much as packing ten batches.
-            self._loop.call_soon(self._flush)
         self._unsent.append(packed(commands))
         self._batches.append(batch)
+        if len(self._unsent) == 1:
+            # Other callers of this turn of the loop will share the write, which costs as much as packing ten batches.
+            self._loop.call_soon(self._flush)
         if self._timer is None:
             self._timer = self._loop.call_at(batch.deadline, self._check)
         return waiter
