@@ -1,5 +1,6 @@
 """The columns of a lookup as Feast's JSON."""
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from math import isfinite
@@ -18,6 +19,7 @@ _encode = msgspec.json.Encoder().encode
 _ARRAY_TIMES_MIN = 16
 """Event times from which on an array writes them faster than a loop."""
 _MINUTE_US = 60_000_000
+_MILLISECONDS = re.compile(rb'(\.\d{3})000"')
 
 
 class _JsonColumn(msgspec.Struct, gc=False):
@@ -109,8 +111,9 @@ def times_json(times: EventTimes) -> bytes:
             # As datetimes without a zone they are written in no time, but for the letter that says UTC, and with six
             # decimals where three are enough.
             written = _encode(np.array(known, np.int64).view("M8[us]").tolist())
-            if b'000"' not in written:
-                return written[:-2].replace(b'",', b'Z",') + b'Z"]'
+            if b'000"' in written:
+                written = _MILLISECONDS.sub(rb'\1"', written)
+            return written[:-2].replace(b'",', b'Z",') + b'Z"]'
     ns = times.ns or [0] * len(us)
     return _encode([None if each is None else rfc3339(each, more) for each, more in zip(us, ns, strict=True)])
 
