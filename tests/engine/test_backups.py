@@ -111,3 +111,19 @@ def test_a_row_pushed_into_covered_time_after_the_copy_comes_back_by_a_run_from_
     assert orders(store, [6]) == [None]
     store.materialize(NOW - DAY, NOW)
     assert orders(store, [5, 6]) == [50, 60]
+
+
+def test_a_redis_of_before_format_2_is_taken_for_an_emptied_one(store: FeatureStore, server: RedisServer) -> None:
+    client = server.client()
+    store.materialize(NOW - DAY, NOW)
+    for name in ("views", "layouts"):
+        client.rename(f"4:shop:{name}:2", f"4:shop:{name}")
+    for key in client.keys("4:shop:{*"):
+        row = client.hget(key, row_field("users", 1))
+        client.hset(key, b"users#1", b"\x01\x00" + row)
+        client.hdel(key, row_field("users", 1))
+    assert orders(store, [1, 2]) == [None, None]
+    store.materialize_incremental(NOW)
+    assert orders(store, [1, 2]) == [10, 20]
+    store.teardown()
+    assert client.keys("4:shop:*") == []
