@@ -228,6 +228,11 @@ class StoreService:
             raise
         except ValueError as error:
             raise InputError(str(error)) from error
+        finally:
+            # Feast's objects hold each other in rings, so that its connections would stay until they are collected.
+            online = store._get_provider().online_store  # noqa: SLF001 - there is no public way
+            if isinstance(online, RedisOnlineStore):
+                online.close_synchronous()
 
     async def readiness(self) -> Readiness:
         """Returns whether lookups can be answered, and what is wrong if not."""

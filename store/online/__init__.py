@@ -222,9 +222,14 @@ class RedisOnlineStore(OnlineStore):
         session = self._async_sessions.pop(asyncio.get_running_loop(), None)
         if session is not None:
             await session.close()
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        self.close_synchronous()
+
+    def close_synchronous(self) -> None:
+        """Closes the synchronous connections; the next use connects anew."""
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     # --- what the engine and the server use ---------------------------------------------------
 

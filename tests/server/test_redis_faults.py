@@ -278,10 +278,14 @@ def test_clients_that_leave_while_redis_is_silent_cost_nothing(scene: Scene) -> 
     asked = raw_request("/get-online-features", {"features": ["areas:tips"], "entities": entities})
     interval = {"start_ts": "2000-01-01", "end_ts": "2100-01-01", "feature_views": ["driver_stats"]}
     started = raw_request("/materialize", interval)
-    # A materialization connects by itself, and Redis sees that it is gone when its store is.
-    assert scene.live.post("/materialize", interval).status_code == 200
+    # The connections that a server keeps are there before they are counted: one for lookups, one for pushes.
+    with calling(scene.live) as callers:
+        poll_until(callers.is_served_again(), what="lookups and pushes are answered")
     with scene.redis.client() as redis:
         at_redis = redis.info("clients")["connected_clients"]
+        # A materialization connects by itself, and hangs up at its end.
+        assert scene.live.post("/materialize", interval).status_code == 200
+        poll_until(lambda: redis.info("clients")["connected_clients"] <= at_redis, what="a run has hung up")
         scene.proxy.stall()
         with ExitStack() as stack:
             for request in [asked] * LEAVING + [started] * MATERIALIZE_CONCURRENT_MAX:
