@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.types import Float64, Int64
 
 from store.feature_store import FeatureStore
@@ -250,46 +249,3 @@ def test_a_service_changed_by_somebody_else_takes_effect_by_itself(store: Featur
             await until_shop_is(service, ["user_id", "item_id", "spent", "price"])
 
     asyncio.run(ask())
-
-
-def grown(registry: bytes, version: str) -> bytes:
-    """Returns a registry with thousands of views more."""
-    proto = Registry.FromString(registry)
-    proto.version_id = version
-    pattern = next(view for view in proto.feature_views if view.spec.name == "users")
-    for number in range(VIEWS_OF_A_LARGE_REGISTRY):
-        view = proto.feature_views.add()
-        view.CopyFrom(pattern)
-        view.spec.name = f"view_{number}"
-    content: bytes = proto.SerializeToString()
-    return content
-
-
-def test_renewing_a_large_registry_holds_no_lookup_for_as_long_as_it_takes(store: FeatureStore) -> None:
-    path = Path(str(store.repo_path)) / "data" / "registry.db"
-    small = path.read_bytes()
-    large = [grown(small, f"version {number}") for number in range(4)]
-    path.write_bytes(large[0])
-
-    async def ask() -> list[float]:
-        async with serving(store) as service:
-            shares: list[float] = []
-            for content in large[1:]:
-                await shop(service)
-                path.with_suffix(".new").write_bytes(content)
-                path.with_suffix(".new").rename(path)
-                began = last = time.perf_counter()
-                renewal = asyncio.create_task(asyncio.to_thread(service._snapshots.refresh))
-                longest = 0.0
-                while not renewal.done():
-                    await shop(service)
-                    longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
-                await renewal
-                assert service.registry_version == Registry.FromString(content).version_id
-                print(f"{longest * 1e3:.1f} ms of {(last - began) * 1e3:.1f} ms")
-                shares.append(longest / (last - began))
-            return shares
-
-    # Protobuf lets no other thread run while it takes a file apart, which is a part of it; one of the turns may be
-    # held up by what else the machine does.
-    assert min(asyncio.run(ask())) < 0.7
