@@ -24,14 +24,14 @@ import typer
 from bench.beside.company import Materialization, counters, retrievals, wait
 from bench.beside.figures import Phase, verdicts
 from bench.beside.lookups import Lookups
-from bench.beside.repo import Sizes, fill, make_repo, post, references, serving
+from bench.beside.repo import Sizes, fill, make_repo, references
 from bench.materialize import repos
 from bench.materialize.process import materializer
 from bench.materialize.runner import ROWS_PER_KEY
 from bench.offline import dataset
 from bench.offline.report import machine
 from bench.offline.shapes import Shape
-from bench.online.servers import private_redis
+from bench.online.servers import larder, post, private_redis
 
 DATA = Path(__file__).resolve().parents[1] / ".data"
 
@@ -45,7 +45,7 @@ class Stage:
         redis_port, self.client = stack.enter_context(private_redis(folder / "redis", None))
         address = f"127.0.0.1:{redis_port}"
         self.body = make_repo(folder / "repo", address, sizes)
-        self.port = stack.enter_context(serving(folder / "repo"))
+        self.port = stack.enter_context(larder(folder / "repo")).port
         sources = dataset.history(
             data, Shape("shallow", sizes.materialized_keys * ROWS_PER_KEY, sizes.materialized_keys)
         )

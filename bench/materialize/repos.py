@@ -3,35 +3,9 @@
 import shutil
 from pathlib import Path
 
+from bench import feature_repos
 from bench.offline.shapes import CREATED, EVENT, FEATURES, KEY, VIEWS, feature_names, view_name
-from bench.online.repos import feast
 
-PROJECTS = {"larder": "shop", "feast": "mall"}
-_STORES = {
-    "larder": """\
-registry:
-  path: data/registry.db
-  registry_store_type: store.registry.AtomicFileRegistryStore
-  serve_features_while_materializing: true
-offline_store:
-  type: store.offline.DuckDBOfflineStore
-online_store:
-  type: store.online.RedisOnlineStore
-  connection_string: {address}
-batch_engine:
-  type: store.engine.DuckDBComputeEngine
-""",
-    "feast": """\
-registry:
-  path: data/registry.db
-  serve_features_while_materializing: true
-offline_store:
-  type: duckdb
-online_store:
-  type: redis
-  connection_string: {address}
-""",
-}
 _BEFORE = "data/registry.before"
 
 
@@ -68,11 +42,7 @@ for number in range({VIEWS}):
 
 def make_repo(folder: Path, whose: str, address: str, sources: Path) -> Path:
     """Makes a feature repo of Larder's or of Feast's and applies it."""
-    (folder / "data").mkdir(parents=True)
-    head = f"project: {PROJECTS[whose]}\nprovider: local\nentity_key_serialization_version: 3\n"
-    (folder / "feature_store.yaml").write_text(head + _STORES[whose].format(address=address))
-    (folder / "definitions.py").write_text(definitions(sources))
-    feast(folder, "apply")
+    feature_repos.make_repo(folder, whose, address, definitions(sources))
     shutil.copy(folder / "data/registry.db", folder / _BEFORE)
     return folder
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 
+from bench.feature_repos import PROJECTS
 from bench.materialize import answers, packed, repos
 from bench.materialize.figures import PAYLOAD_BYTES, TITLES, Entry, Measurement
 from bench.materialize.process import materializer
@@ -133,7 +134,7 @@ def _pack(stage: Stage, say: Callable[[str], None]) -> None:
     if not wanted:
         return
     say("packing what Larder wrote")
-    rows = packed.rows_by_field(stage.client, repos.PROJECTS["larder"])
+    rows = packed.rows_by_field(stage.client, PROJECTS["larder"])
     for name in wanted:
         file = stage.folder / f"{name}.resp"
         stage.files[name] = file, packers[name](rows, file)

@@ -1,14 +1,13 @@
 """The feature repos of the benchmark: the same 30 features in 3 views, once over Larder's stores, once over Feast's."""
 
-import subprocess
-import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from bench.feature_repos import feast
 
 VIEWS = 3
 KEY = "user_id"
@@ -17,36 +16,6 @@ TYPES = {"Float64": 4, "Int64": 3, "Int32": 1, "Bool": 1, "String": 1}
 TEXT_BYTES = 16
 PAYLOAD_BYTES = VIEWS * (4 * 8 + 3 * 8 + 4 + 1 + TEXT_BYTES)
 """What the values of one key take without anything around them."""
-
-_BIN = Path(sys.executable).parent
-_LARDER_YAML = """\
-project: shop
-provider: local
-registry:
-  path: data/registry.db
-  registry_store_type: store.registry.AtomicFileRegistryStore
-  serve_features_while_materializing: true
-offline_store:
-  type: store.offline.DuckDBOfflineStore
-online_store:
-  type: store.online.RedisOnlineStore
-  connection_string: {address}
-batch_engine:
-  type: store.engine.DuckDBComputeEngine
-entity_key_serialization_version: 3
-"""
-_FEAST_YAML = """\
-project: mall
-provider: local
-registry: data/registry.db
-offline_store:
-  type: file
-online_store:
-  type: redis
-  connection_string: {address}
-entity_key_serialization_version: 3
-"""
-YAMLS = {"larder": _LARDER_YAML, "feast": _FEAST_YAML}
 
 
 def feature_types() -> list[tuple[str, str]]:
@@ -111,24 +80,7 @@ def _values(random: np.random.Generator, kind: str, count: int) -> pa.Array:
     return pa.array(random.integers(-bound, bound, count), pa.int32() if kind == "Int32" else pa.int64())
 
 
-def make_repo(folder: Path, whose: str, address: str, sources: Path) -> Path:
-    """Makes a feature repo of Larder's or of Feast's and applies it."""
-    (folder / "data").mkdir(parents=True)
-    (folder / "feature_store.yaml").write_text(YAMLS[whose].format(address=address))
-    (folder / "definitions.py").write_text(definitions(sources))
-    feast(folder, "apply")
-    return folder
-
-
 def materialize(repo: Path) -> None:
     """Fills Redis by the stock command line."""
     now = datetime.now(UTC)
     feast(repo, "materialize", (now - timedelta(days=1)).isoformat(), now.isoformat())
-
-
-def feast(repo: Path, *arguments: str) -> None:
-    """Runs Feast's command line in a repo; what it prints is shown only if it fails."""
-    command: Sequence[str] = [str(_BIN / "feast"), "--chdir", str(repo), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"feast {' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import redis
 
+from bench.feature_repos import PROJECTS, make_repo
 from bench.online import repos, servers
 from bench.online.answers import compare, digest_of
 from bench.online.figures import CASES, TITLES, Case, Measurement, Memory
@@ -65,7 +66,7 @@ def prepared(settings: Settings, folder: Path, say: Callable[[str], None]) -> It
             if whose not in settings.contenders and whose != "larder":
                 continue
             say(f"{whose}: apply and materialize")
-            made[whose] = repos.make_repo(folder / whose, whose, f"127.0.0.1:{port}", folder / "sources")
+            made[whose] = make_repo(folder / whose, whose, f"127.0.0.1:{port}", repos.definitions(folder / "sources"))
             per_key[whose] = _bytes_per_key(client, made[whose], settings.keys)
         # Measured one after the other in an empty Redis; now both lie in the same one.
         if "feast" in made:
@@ -172,7 +173,7 @@ def _http(path: str, body: bytes) -> bytes:
 
 def _commands(keys: list[int]) -> bytes:
     """Returns what Larder says to Redis in a lookup: one HMGET a key, and one for the generations."""
-    project = "shop"
+    project = PROJECTS["larder"]
     encoder = entity_key_encoder(project, [Column(repos.KEY, "INT64")])
     views = [f"view{number}" for number in range(repos.VIEWS)]
     fields = [row_field(view, 1) for view in views]

@@ -19,6 +19,7 @@ from store.online.embedded_settings import find_redis_server
 PROJECT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
+ANSWER_SECONDS = 600.0
 _BIN = Path(sys.executable).parent
 
 
@@ -56,15 +57,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def post(port: int, path: str, body: bytes) -> bytes:
+def post(port: int, path: str, body: bytes, content_type: str = "application/json", accept: str = "*/*") -> bytes:
     """Returns the answer to one request.
 
     Raises:
         RuntimeError: the answer is not 200.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
     with contextlib.closing(connection):
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        connection.request("POST", path, body, {"Content-Type": content_type, "Accept": accept})
         answer = connection.getresponse()
         content = answer.read()
     if answer.status != 200:
