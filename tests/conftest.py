@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.redis_servers import RedisServer, private_redis
+
 # Set by `.ci/run`, which installs every optional part: a test that skips there would never run anywhere.
 REQUIRE_ALL_VARIABLE = "LARDER_REQUIRE_ALL"
 
@@ -56,6 +58,13 @@ def _no_embedded_redis_outlives_the_tests(tmp_path_factory: pytest.TempPathFacto
 
     for folder in folders:
         stop_if_unused(folder.parent.parent)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A private Redis for the tests of one module."""
+    with private_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture

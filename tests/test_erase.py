@@ -1,7 +1,6 @@
 """Erasing an entity from all that Larder owns, over real Redis servers, applied definitions and landed files."""
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +26,6 @@ from tests.redis_servers import (
     RedisServer,
     poll_until,
     private_cluster,
-    private_redis,
     private_redis_tcp,
     private_sentinel,
 )
@@ -91,12 +89,6 @@ def filled(repo: Path, redis_url: str, project: str = PROJECT, **online: Any) ->
     for name in ("drivers", "driver_cities", "cities"):
         store.push(f"{name}_push", rows(name, 1), to=PushMode.ONLINE_AND_OFFLINE)
     return store
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with private_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What is served and what training would see for one key, side by side, each with its reason."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,10 @@ from store.errors import InputError, LarderError, MissingJoinKey, UnknownObject,
 from store.explain import Explanation, explain
 from store.feature_store import FeatureStore
 from store.kernel.reasons import Reason
-from tests.redis_servers import RedisServer, private_redis
+from tests.redis_servers import RedisServer
 from tests.stores import NOW, make_store, objects, user_rows, user_view, yaml_of
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with private_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture

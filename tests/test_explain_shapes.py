@@ -1,7 +1,6 @@
 """`larder explain` for views of every shape: composite keys, none at all, mapped columns, computed on writing."""
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,11 @@ from store.errors import MissingJoinKey
 from store.explain import explain
 from store.feature_store import FeatureStore
 from store.kernel.reasons import Reason
-from tests.redis_servers import RedisServer, private_redis
+from tests.redis_servers import RedisServer
 from tests.stores import NOW, USER, make_store, yaml_of
 
 DAY = timedelta(days=1)
 EVENT = NOW - timedelta(hours=2)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with private_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -21,17 +21,11 @@ from store.feature_store import FeatureStore
 from store.limits import REGISTRY_REFRESH_SECONDS
 from store.requests import LookupRequest
 from store.service import StoreService
-from tests.redis_servers import RedisServer, private_redis
+from tests.redis_servers import RedisServer
 from tests.stores import NOW, make_store, user_rows, user_view, yaml_of
 
 VIEWS_OF_A_LARGE_REGISTRY = 20_000
 KEYS = {"user_id": list(range(1, 101)), "item_id": list(range(1, 101))}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with private_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture

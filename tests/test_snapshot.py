@@ -2,7 +2,6 @@
 
 import asyncio
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,11 @@ from store.errors import ConfigError
 from store.requests import HistoricalRequest
 from store.service import StoreService
 from store.snapshot import load_config
-from tests.redis_servers import RedisServer, private_redis
+from tests.redis_servers import RedisServer
 from tests.stores import NOW, make_store, user_view, yaml_of
 
 SECRET = "hunter2-is-secret"
 GOOD = yaml_of(f"redis.example:6379,password={SECRET}")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with private_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.mark.parametrize(

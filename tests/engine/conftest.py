@@ -8,14 +8,8 @@ import pytest
 from store.feature_store import FeatureStore
 from store.online.client import RedisSession
 from store.online.connection import parse_target
-from tests.redis_servers import RedisServer, private_redis
+from tests.redis_servers import RedisServer
 from tests.stores import NOW, make_store
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with private_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture

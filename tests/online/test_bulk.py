@@ -29,14 +29,8 @@ FIELD = row_field("v", 1)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with private_redis_tcp(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def session(server: RedisServer) -> Iterator[RedisSession]:
-    session = session_at(server.address)
+def session(tcp_server: RedisServer) -> Iterator[RedisSession]:
+    session = session_at(tcp_server.address)
     yield session
     session.close()
 
@@ -124,10 +118,10 @@ def test_only_what_fits_goes_without_the_script(session: RedisSession) -> None:
 
 
 @pytest.mark.parametrize("after_bytes", [0, 2, 402])
-def test_a_connection_that_breaks_midway_costs_no_row(server: RedisServer, after_bytes: int) -> None:
-    server.client().flushall()
+def test_a_connection_that_breaks_midway_costs_no_row(tcp_server: RedisServer, after_bytes: int) -> None:
+    tcp_server.client().flushall()
     rows = [row(WrittenRow(5_000, None, False, {}), number) for number in range(1_000)]
-    with redis_proxy(server.port or 0) as proxy:
+    with redis_proxy(tcp_server.port or 0) as proxy:
         session = session_at(f"{proxy.address},socket_timeout=5")
         session.client.ping()
         with pytest.MonkeyPatch.context() as patch:
@@ -148,7 +142,7 @@ def test_a_connection_that_breaks_midway_costs_no_row(server: RedisServer, after
             writer(session).write(*columns(rows))
         assert broken
         session.close()
-    assert [server.client().hget(key(number), FIELD) for number in range(1_000)] == rows
+    assert [tcp_server.client().hget(key(number), FIELD) for number in range(1_000)] == rows
 
 
 def test_a_full_redis_is_said_to_be_full_and_no_reply_is_left_for_another(tmp_path: Path) -> None:

@@ -17,25 +17,12 @@ from store.errors import OnlineStoreTimeout
 from store.online.client import RedisSession
 from store.online.connection import parse_target
 from store.online.conversations import Conversation
-from tests.redis_proxy import RedisProxy, redis_proxy
-from tests.redis_servers import RedisServer, private_redis_tcp
+from tests.redis_proxy import RedisProxy
 from tests.stores import NOW, make_store, user_rows
 
 SECONDS = 0.5
 READ_SECONDS = 0.4
 LONG = "x" * 2_000
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with private_redis_tcp(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server: RedisServer) -> Iterator[RedisProxy]:
-    with redis_proxy(server.port or 0) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -18,22 +18,10 @@ from store.errors import OnlineStoreUnavailable
 from store.limits import REDIS_BATCHES_MAX
 from store.online.connection import connect_async, multiplexed, parse_target
 from store.online.multiplexed import Multiplexed
-from tests.redis_proxy import RedisProxy, redis_proxy
-from tests.redis_servers import RedisServer, poll_until, private_redis_tcp
+from tests.redis_proxy import RedisProxy
+from tests.redis_servers import RedisServer, poll_until
 
 CALLERS = 50
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with private_redis_tcp(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def proxy(server: RedisServer) -> Iterator[RedisProxy]:
-    with redis_proxy(server.port or 0) as proxy:
-        yield proxy
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -182,8 +170,8 @@ def test_answers_that_come_too_late_are_an_error_and_are_given_to_nobody(
     runner.run(ask())
 
 
-def test_one_callers_error_is_nobody_elses(runner: asyncio.Runner, proxy: RedisProxy, server: RedisServer) -> None:
-    server.client().set("text", "no hash")
+def test_one_callers_error_is_nobody_elses(runner: asyncio.Runner, proxy: RedisProxy, tcp_server: RedisServer) -> None:
+    tcp_server.client().set("text", "no hash")
 
     async def ask() -> None:
         async with wire_to(proxy.address) as wire:
@@ -219,12 +207,12 @@ def test_as_many_may_wait_as_the_bound_says_and_one_more_is_refused_at_once(
 
 
 def test_a_connection_that_redis_has_closed_is_made_anew_and_shared_again(
-    runner: asyncio.Runner, server: RedisServer
+    runner: asyncio.Runner, tcp_server: RedisServer
 ) -> None:
     async def ask() -> None:
-        async with wire_to(server.address) as wire:
+        async with wire_to(tcp_server.address) as wire:
             before = await connection_id(wire)
-            with server.client() as other:
+            with tcp_server.client() as other:
                 connected = other.info("clients")["connected_clients"]
                 other.execute_command("CLIENT", "KILL", "ID", before)
                 assert await asyncio.gather(*callers(wire)) == list(range(CALLERS))
@@ -236,7 +224,7 @@ def test_a_connection_that_redis_has_closed_is_made_anew_and_shared_again(
 
 @pytest.mark.parametrize("stage", ["under way", "connecting", "about to connect"])
 def test_closing_ends_whoever_waits_with_an_error_and_leaves_no_connection(
-    runner: asyncio.Runner, proxy: RedisProxy, server: RedisServer, stage: str
+    runner: asyncio.Runner, proxy: RedisProxy, tcp_server: RedisServer, stage: str
 ) -> None:
     async def ask(wire: Multiplexed) -> None:
         if stage == "under way":
@@ -256,6 +244,6 @@ def test_closing_ends_whoever_waits_with_an_error_and_leaves_no_connection(
         async with wire_to(proxy.address) as wire:
             await ask(wire)
 
-    with server.client() as other:
+    with tcp_server.client() as other:
         runner.run(close_meanwhile())
         poll_until(lambda: len(other.client_list()) == 1, what="only the test's own connection is left")
