@@ -159,14 +159,7 @@ class RegistrySnapshots:
             raise RegistryUnavailable(
                 f"registry {str(path)!r} not found; run 'feast apply' in {str(self._repo_path)!r}"
             )
-        store = self._new_store()
-        if path is None:
-            # A registry elsewhere keeps connections and threads, so it is asked anew rather than made anew.
-            if self._elsewhere is None:
-                self._elsewhere = store
-            else:
-                self._elsewhere.refresh_registry()
-            store = self._elsewhere
+        store = self._new_store() if path is not None else self._store_elsewhere()
         if self._config.registry.registry_type == "remote":
             whole = copied(store.registry, self._config.project)
             if self._current is not None and whole.version_id == self._current.version:
@@ -192,6 +185,14 @@ class RegistrySnapshots:
         settings: Any = registry
         settings.serve_features_while_materializing = True
         return Snapshot(store, version)
+
+    def _store_elsewhere(self) -> FeatureStore:
+        """Returns the store of a registry that is no file: it keeps connections and threads, so it is made once."""
+        if self._elsewhere is None:
+            self._elsewhere = self._new_store()
+        else:
+            self._elsewhere.refresh_registry()
+        return self._elsewhere
 
     def _new_store(self) -> FeatureStore:
         # Feast resolves the registry's path against the folder given here, not against the one in the settings.
