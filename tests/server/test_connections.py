@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from server import connections
 from server.connections import BoundedHttpProtocol
@@ -224,3 +226,20 @@ def test_a_request_that_outlasts_the_grace_is_told_to_come_again(caplog: pytest.
         assert "stopping" in json.loads(body)["detail"]
         assert not answer_on(half)[2].endswith(b"ok")
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_request_leaves_nothing_for_the_garbage_collector() -> None:
+    """Rings of objects made the collector stop a busy worker for milliseconds, several times a second."""
+    with running(BoundedHttpProtocol) as server, server.connect() as connection:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(30):
+                connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi")
+                received = b""
+                while not received.endswith(b"ok"):
+                    received += connection.recv(4096)
+            left = sum(type(each) is RequestResponseCycle for each in gc.get_objects())
+        finally:
+            gc.enable()
+    assert left <= 2, "the last request's, and the one before it"
