@@ -165,6 +165,7 @@ def test_a_skip_fails_where_every_part_must_be_there(project_root: Path, tmp_pat
         str(tmp_path),
     ]
     environ = {name: value for name, value in os.environ.items() if name != "LARDER_REQUIRE_ALL"}
+    environ["PYTHONPATH"] = str(project_root)  # conftest.py imports from `tests`
     strictly = environ | {"LARDER_REQUIRE_ALL": "1"}
     lenient, strict = (
         subprocess.run(command, env=each, cwd=tmp_path, capture_output=True, text=True, check=False)
