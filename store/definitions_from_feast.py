@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from feast.batch_feature_view import BatchFeatureView
 from feast.data_source import PushSource
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.online_stores.helpers import compute_versioned_name
@@ -10,6 +11,7 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 
 from store.errors import DefinitionError
 from store.kernel.definitions import Column, SourceDefinition, ViewDefinition
+from store.windows_from_feast import is_external, is_windowed, windows_of
 
 
 def view_definition(project: str, view: Any, *, is_versioned: bool = False) -> ViewDefinition:
@@ -32,6 +34,9 @@ def view_definition(project: str, view: Any, *, is_versioned: bool = False) -> V
         )),
         ttl_us=ttl_us(view),
         source=_source_definition(view),
+        windows=windows_of(view),
+        transformation=transformation_text(view),
+        is_external=is_external(view),
     )  # fmt: skip
 
 
@@ -57,23 +62,61 @@ def batch_source_of(view: Any) -> Any:
     return source.batch_source if isinstance(source, PushSource) else source
 
 
+def transformation_text(view: Any) -> str:
+    """Returns what tells the function that a view's source rows go through from another one; "" for none.
+
+    It is the function's text where Feast kept it, else its code.
+    """
+    function = getattr(view, "udf", None)
+    if function is None or isinstance(view, OnDemandFeatureView):
+        return ""
+    code = getattr(function, "__code__", None)
+    text = getattr(view, "udf_string", "") or (repr((code.co_code, code.co_consts, code.co_names)) if code else "")
+    return f"{getattr(view.mode, 'value', view.mode)}:{text}"
+
+
 def refuse_unsupported(view: Any) -> None:
-    """Raises DefinitionError for a view whose values would have to be computed, or whose ttl is negative."""
+    """Raises DefinitionError for a view that cannot be computed as declared, or whose ttl is negative."""
     if ttl_us(view) < 0:
         raise DefinitionError(
             f"feature view {view.name!r}: its ttl {view.ttl} is negative; leave it out, or 0, for no limit"
         )
-    if getattr(view, "aggregations", None):
+    if is_windowed(view):
+        _check_windowed(view)
+    if transformation_text(view) or getattr(view, "feature_transformation", None) is not None:
+        _check_transformation(view)
+
+
+def _check_windowed(view: Any) -> None:
+    windows_of(view)
+    is_external(view)
+    source = batch_source_of(view)
+    if source is None:
         raise DefinitionError(
-            f"feature view {view.name!r} declares aggregations over time windows, which this version of Larder "
-            "does not compute; compute them in the batch source and declare plain features"
+            f"feature view {view.name!r} aggregates over time windows and has no batch source; declare one, whose rows "
+            "are the events"
         )
-    is_transformed = getattr(view, "udf", None) is not None or getattr(view, "feature_transformation", None) is not None
-    if is_transformed and not isinstance(view, OnDemandFeatureView):
+    if isinstance(view, BatchFeatureView) and not view.online:
         raise DefinitionError(
-            f"feature view {view.name!r} declares a transformation of its source's rows, which this version of Larder "
-            "does not run; transform in the batch source, or at request time in an on-demand feature view"
+            f"feature view {view.name!r} aggregates over time windows and has online=False, which is Feast's default "
+            "for a BatchFeatureView; declare it with online=True"
         )
+    mapped = (source.field_mapping or {}).get(source.timestamp_field, source.timestamp_field)
+    declared = getattr(view, "timestamp_field", "")
+    if declared and declared not in (source.timestamp_field, mapped):
+        raise DefinitionError(
+            f"feature view {view.name!r} has timestamp_field {declared!r}, its batch source {source.name!r} has "
+            f"{source.timestamp_field!r}; name the same column in both, or the two sides would count different events"
+        )
+
+
+def _check_transformation(view: Any) -> None:
+    if isinstance(view, OnDemandFeatureView):
+        return
+    raise DefinitionError(
+        f"feature view {view.name!r} declares a transformation of its source's rows, which this version of Larder "
+        "does not run; transform in the batch source, or at request time in an on-demand feature view"
+    )
 
 
 def _source_definition(view: Any) -> SourceDefinition | None:

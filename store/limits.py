@@ -134,6 +134,10 @@ longer one is told of, so that the command can be given again."""
 ERASE_LOOKUP_KEYS = 1_000
 """Erased entity keys that are looked up again as the proof: one round trip. All of them are counted besides."""
 
+# --- windows ------------------------------------------------------------------------------------
+WINDOW_LAST_VALUES_MAX = 1_000
+"""The N of `last_N`: so many values, each with its times, are kept in every tile that has them."""
+
 # --- registry -----------------------------------------------------------------------------------
 REGISTRY_REFRESH_SECONDS = 2.0
 """How often a server looks whether the registry has changed: one stat of a file, or one read where there is none."""

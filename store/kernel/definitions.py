@@ -4,6 +4,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
+from store.kernel.windows import WindowFeature
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -36,7 +38,9 @@ class SourceDefinition:
 class ViewDefinition:
     """One feature view as declared: join keys in entity order, features by name, time to live.
 
-    `ttl_us` is microseconds, 0 for no limit. `source` is None for a view that is only pushed to.
+    `ttl_us` is microseconds, 0 for no limit. `source` is None for a view that is only pushed to. `windows` are the
+    windowed features, by name; a view with any has no others, and its ttl plays no part. `transformation` stands for
+    the function that its source's rows go through, "" for none. `is_external`: the user's own jobs fill the source too.
     """
 
     project: str
@@ -45,6 +49,9 @@ class ViewDefinition:
     features: tuple[Column, ...]
     ttl_us: int
     source: SourceDefinition | None
+    windows: tuple[WindowFeature, ...] = ()
+    transformation: str = ""
+    is_external: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -52,10 +59,14 @@ class ViewDefinition:
 
         The ttl is left out: it decides how a row is read, not what is in it.
         """
-        content = {
+        content: dict[str, object] = {
             "join_keys": sorted(asdict(column).items() for column in self.join_keys),
             "features": sorted(asdict(column).items() for column in self.features),
             "source": asdict(self.source) if self.source else None,
         }
+        if self.windows:
+            content |= {"windows": [asdict(feature) for feature in self.windows], "is_external": self.is_external}
+        if self.transformation:
+            content["transformation"] = self.transformation
         canonical = json.dumps(content, sort_keys=True, default=list)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -26,6 +26,9 @@ KeyValue = int | str | bytes | bool | float
 _NAMES_VERSION = 2
 """Changes with the names and the form of what is stored: a Larder that knows others finds an empty store."""
 
+_TILES_END = b"#"
+"""Ends the key of tiles, so that none is taken for an entity key, which ends with a brace."""
+
 _NAMES_MAX = 4_096
 """Names that are kept once they were made: those of the views in use and of their generations."""
 
@@ -272,3 +275,17 @@ def project_pattern(project: str) -> bytes:
 def _escaped(prefix: bytes) -> bytes:
     """Returns bytes with the special characters of Redis patterns taken literally."""
     return b"".join(b"\\" + bytes((c,)) if c in b"*?[]\\^-" else bytes((c,)) for c in prefix)
+
+
+def batch_tiles_key(entity_key: bytes, view: str, generation: int) -> bytes:
+    """Returns the Redis key of the tiles that a materialization made of a windowed view's events for one entity key."""
+    return entity_key + b"b" + row_field(view, generation) + _TILES_END
+
+
+def stream_tiles_key(entity_key: bytes, view: str, fingerprint: str) -> bytes:
+    """Returns the Redis key of the tiles that the stream makes of a windowed view's events for one entity key.
+
+    Args:
+        fingerprint: of the definition by which they are made: another definition has other tiles.
+    """
+    return entity_key + b"s" + fingerprint.encode() + view.encode() + _TILES_END
