@@ -138,6 +138,12 @@ ERASE_LOOKUP_KEYS = 1_000
 WINDOW_LAST_VALUES_MAX = 1_000
 """The N of `last_N`: so many values, each with its times, are kept in every tile that has them."""
 
+STREAM_KEYS_AT_ONCE = 1_000
+"""Entity keys whose tiles are read in one round trip and then changed: a few megabytes of tiles at most."""
+
+STREAM_SCRIPT_KEYS_MAX = 50
+"""Entity keys of one script call that changes tiles: about 0.2 ms in which Redis serves nobody else."""
+
 # --- registry -----------------------------------------------------------------------------------
 REGISTRY_REFRESH_SECONDS = 2.0
 """How often a server looks whether the registry has changed: one stat of a file, or one read where there is none."""

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from store.kernel.tiles import Seam
+
 BEGINNING_US = -(2**63)
 """Earlier than any event time: the start of an interval without one."""
 
@@ -62,7 +64,7 @@ class ViewState:
     `generation` 1 without a fingerprint is what a view has that nobody has materialized yet.
     `building` is 0 where no new generation is under way. Rows of generations before `cleaned_below` are gone.
     `known_us` is the clock's instant at which the last run began that ended well and read up to the end of what is
-    covered; None where none is known to have.
+    covered; None where none is known to have. `seam` is where a windowed view's materialization ends.
     """
 
     generation: int = 1
@@ -71,6 +73,7 @@ class ViewState:
     building: int = 0
     cleaned_below: int = 1
     known_us: int | None = None
+    seam: Seam | None = None
 
 
 @dataclass(frozen=True, slots=True)

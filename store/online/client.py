@@ -23,7 +23,7 @@ from store.online.conversations import Conversation, Result, script
 from store.online.deadlines import deadline
 from store.online.multiplexed import Multiplexed, checked
 
-SCRIPTS = ("write", "carry", "switch")
+SCRIPTS = ("write", "carry", "switch", "tiles")
 
 QUICK_COMMANDS_MAX = 256
 """Commands of a batch that goes before larger ones: 255 entity keys, a quarter of a millisecond of Redis time."""

@@ -24,6 +24,7 @@ from store.errors import MaterializationBusy, OnlineStoreError, StoredRowError
 from store.kernel import keys
 from store.kernel.codec import SCHEMA_TAGS, RowLayout
 from store.kernel.coverage import Interval, ViewState
+from store.kernel.tiles import Seam
 from store.limits import PIPELINE_CALLS_MAX, SCRIPT_ROWS_MAX
 from store.online.commands import Command, RowReads
 
@@ -74,6 +75,8 @@ class Knowledge:
     is_ordered: bool = True
     generations: dict[str, Generations] = field(default_factory=dict)
     layouts: dict[int, RowLayout] = field(default_factory=dict)
+    windows: dict[str, Any] = field(default_factory=dict)
+    """By windowed view the last known `store.online.windows.WindowState`."""
 
     def generations_of(self, view: str) -> Generations:
         """Returns the last known generations of a view."""
@@ -203,8 +206,10 @@ def write_calls(field: bytes, rows: Sequence[tuple[bytes, bytes]], writing: Writ
         yield ("EVALSHA", digest, len(chunk), *(key for key, _ in chunk), field, expiry, *(row for _, row in chunk))
 
 
-def chunks(rows: Sequence[tuple[bytes, bytes]], slot_of: SlotOf | None) -> Iterator[Sequence[tuple[bytes, bytes]]]:
-    """Yields runs of at most SCRIPT_ROWS_MAX rows; on a cluster the keys of one run share a slot."""
+def chunks(
+    rows: Sequence[tuple[bytes, bytes]], slot_of: SlotOf | None, most: int = SCRIPT_ROWS_MAX
+) -> Iterator[Sequence[tuple[bytes, bytes]]]:
+    """Yields runs of at most `most` rows; on a cluster the keys of one run share a slot."""
     groups: Iterable[Sequence[tuple[bytes, bytes]]] = [rows]
     if slot_of is not None:
         by_slot: dict[int, list[tuple[bytes, bytes]]] = {}
@@ -212,8 +217,8 @@ def chunks(rows: Sequence[tuple[bytes, bytes]], slot_of: SlotOf | None) -> Itera
             by_slot.setdefault(slot_of(row[0]), []).append(row)
         groups = by_slot.values()
     for group in groups:
-        for start in range(0, len(group), SCRIPT_ROWS_MAX):
-            yield group[start : start + SCRIPT_ROWS_MAX]
+        for start in range(0, len(group), most):
+            yield group[start : start + most]
 
 
 def register_layout(knowledge: Knowledge, layout: RowLayout) -> Conversation[int]:
@@ -279,6 +284,7 @@ def read_state(project: str, view: str) -> Conversation[KnownState]:
         coverage=tuple(Interval(*interval) for interval in known.get("coverage", ())),
         cleaned_below=known.get("cleaned_below", 1),
         known_us=known.get("known_us"),
+        seam=Seam(*known["seam"]) if known.get("seam") else None,
     )
     return KnownState(state, generation or b"", kept or b"")
 
@@ -291,12 +297,14 @@ def replace_state(project: str, view: str, before: KnownState, state: ViewState)
     """
     _, digest = script("switch")
     generation_text = Generations(state.generation, state.building).format()
-    kept = {
+    kept: dict[str, object] = {
         "fingerprint": state.fingerprint,
         "coverage": state.coverage,
         "cleaned_below": state.cleaned_below,
         "known_us": state.known_us,
     }
+    if state.seam is not None:
+        kept["seam"] = state.seam
     state_text = json.dumps(kept).encode()
     generation_change = (keys.generation_field(view), before.generation_text, generation_text)
     state_change = (keys.state_field(view), before.state_text, state_text)
