@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from store.errors import StoredRowError
-from store.kernel.algebra import State, StateLayout, merge, merge_into
+from store.kernel.algebra import State, StateLayout, SumOverflow, merge, merge_into
 from store.kernel.windows import WindowFeature, floor_to, hops_of, reach_us
 
 VERSION: Final = 1
@@ -179,10 +179,14 @@ def _decoded(raw: bytes | memoryview) -> list[Entry]:
 
 
 class WindowValue(NamedTuple):
-    """The value of a feature, and the newest event time in its window (None: no event)."""
+    """The value of a feature, and the newest event time in its window (None: no event).
+
+    `is_overflow`: the value is None because a sum of integers is beyond int64.
+    """
 
     value: Any
     event_us: int | None
+    is_overflow: bool = False
 
 
 def window_values(
@@ -192,9 +196,6 @@ def window_values(
 
     Args:
         counted: the entries that count at that time, as `counted_entries` gives them.
-
-    Raises:
-        SumOverflow: a sum of integers beyond int64.
     """
     of_start: dict[int, list[State]] = {}
     values = []
@@ -204,7 +205,10 @@ def window_values(
         if states is None:
             states = of_start[start_us] = [entry[STATE:] for entry in counted if entry[START] >= start_us]
         newest_us = max([state[0] for state in states], default=None)
-        values.append(WindowValue(merge_into(plan.layout, states, feature), newest_us))
+        try:
+            values.append(WindowValue(merge_into(plan.layout, states, feature), newest_us))
+        except SumOverflow:
+            values.append(WindowValue(None, newest_us, is_overflow=True))
     return values
 
 

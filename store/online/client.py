@@ -28,6 +28,9 @@ SCRIPTS = ("write", "carry", "switch", "tiles")
 QUICK_COMMANDS_MAX = 256
 """Commands of a batch that goes before larger ones: 255 entity keys, a quarter of a millisecond of Redis time."""
 
+READING = frozenset({"HMGET", "GET"})
+"""What the batches of lookups begin with."""
+
 OnRoundTrip = Callable[[float], None]
 
 
@@ -202,4 +205,4 @@ class AsyncRedisSession:
 
 
 def _is_quick(commands: Sequence[Command]) -> bool:
-    return next(iter(commands))[0] == "HMGET" and len(commands) <= QUICK_COMMANDS_MAX
+    return next(iter(commands))[0] in READING and len(commands) <= QUICK_COMMANDS_MAX

@@ -14,27 +14,34 @@ Command = tuple[Any, ...]
 
 
 class RowReads(Sequence[Command]):
-    """One HMGET per entity key, and a question at the end: the batch of a lookup.
+    """One HMGET per entity key, other commands, and a question at the end: the batch of a lookup.
 
     A lookup of a hundred keys says the same hundred times but for the key, so that all else is made once.
     """
 
-    __slots__ = ("_ask", "_reads")
+    __slots__ = ("_ask", "_others", "_reads")
 
-    def __init__(self, reads: Sequence[tuple[Sequence[bytes], tuple[bytes, ...]]], ask: Command) -> None:
-        """Takes pairs (entity keys, hash fields to read of each of them)."""
+    def __init__(
+        self,
+        reads: Sequence[tuple[Sequence[bytes], tuple[bytes, ...]]],
+        ask: Command,
+        others: Sequence[Command] = (),
+    ) -> None:
+        """Takes pairs (entity keys, hash fields to read of each of them), the question, and what stands before it."""
         self._reads = reads
         self._ask = ask
+        self._others = others
 
     def __len__(self) -> int:
         """Returns the number of commands."""
-        return sum(len(entity_keys) for entity_keys, _ in self._reads) + 1
+        return sum(len(entity_keys) for entity_keys, _ in self._reads) + len(self._others) + 1
 
     def __iter__(self) -> Iterator[Command]:
         """Yields the commands."""
         for entity_keys, fields in self._reads:
             for key in entity_keys:
                 yield ("HMGET", key, *fields)
+        yield from self._others
         yield self._ask
 
     @overload
@@ -51,6 +58,7 @@ class RowReads(Sequence[Command]):
         for entity_keys, fields in self._reads:
             head, tail = _around_key(fields)
             parts += [b"%b%d\r\n%b%b" % (head, len(key), key, tail) for key in entity_keys]
+        parts += [hiredis.pack_command(command) for command in self._others]
         parts.append(_packed(self._ask))
         return b"".join(parts)
 

@@ -24,7 +24,7 @@ from store.errors import MaterializationBusy, OnlineStoreError, StoredRowError
 from store.kernel import keys
 from store.kernel.codec import SCHEMA_TAGS, RowLayout
 from store.kernel.coverage import Interval, ViewState
-from store.kernel.tiles import Seam
+from store.kernel.tiles import Seam, TilePlan
 from store.limits import PIPELINE_CALLS_MAX, SCRIPT_ROWS_MAX
 from store.online.commands import Command, RowReads
 
@@ -77,6 +77,8 @@ class Knowledge:
     layouts: dict[int, RowLayout] = field(default_factory=dict)
     windows: dict[str, Any] = field(default_factory=dict)
     """By windowed view the last known `store.online.windows.WindowState`."""
+    tile_plans: dict[str, TilePlan] = field(default_factory=dict)
+    """By fingerprint what earlier definitions of windowed views say of their tiles."""
 
     def generations_of(self, view: str) -> Generations:
         """Returns the last known generations of a view."""
@@ -118,28 +120,28 @@ def read_rows(
     """
     if not any(entity_keys for entity_keys, _ in wanted):
         return []
-    views = _all_views(tuple([views for _, views in wanted]))
+    views = all_views(tuple([views for _, views in wanted]))
     ask = ask_generations(knowledge.project, views)
     for _ in range(_ATTEMPTS_MAX):
         assumed = [knowledge.generations_of(view) for view in views]
         *rows, answer = yield RowReads(
-            [(entity_keys, _row_fields(knowledge, views)) for entity_keys, views in wanted], ask
+            [(entity_keys, row_fields(knowledge, views)) for entity_keys, views in wanted], ask
         )
         if not knowledge.is_ordered and any(None in row for row in rows):
             (answer,) = yield [ask]
-        actual = _learn(knowledge, views, answer)
+        actual = learn(knowledge, views, answer)
         if actual == assumed or [now.active for now in actual] == [then.active for then in assumed]:
             return rows
     raise _restless(views)
 
 
 @lru_cache(maxsize=1_024)
-def _all_views(groups: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+def all_views(groups: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
     """Returns the views of all groups, each once."""
     return tuple(dict.fromkeys(view for views in groups for view in views))
 
 
-def _row_fields(knowledge: Knowledge, views: tuple[str, ...]) -> tuple[bytes, ...]:
+def row_fields(knowledge: Knowledge, views: tuple[str, ...]) -> tuple[bytes, ...]:
     """Returns the hash fields that hold the rows of some views, as far as is known."""
     return tuple([keys.row_field(view, knowledge.generations_of(view).active) for view in views])
 
@@ -163,7 +165,7 @@ def write_rows(
             *replies, answer = yield [*calls, writing.assure_layout(knowledge.project), ask]
             if not knowledge.is_ordered:
                 (answer,) = yield [ask]
-            (actual,) = _learn(knowledge, [view], answer)
+            (actual,) = learn(knowledge, [view], answer)
             if actual == assumed:
                 written += sum(replies[: len(calls) // len(fields)])
                 break
@@ -328,7 +330,7 @@ def last_generation(project: str, view: str) -> Conversation[int]:
     return 1 + int(count or 0)
 
 
-def _learn(knowledge: Knowledge, views: Sequence[str], answer: Sequence[bytes | None]) -> list[Generations]:
+def learn(knowledge: Knowledge, views: Sequence[str], answer: Sequence[bytes | None]) -> list[Generations]:
     """Takes in which generations are in force, and returns them."""
     actual = [Generations.parse(raw) for raw in answer]
     knowledge.generations.update(zip(views, actual, strict=True))

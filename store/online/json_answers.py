@@ -61,6 +61,7 @@ def _columns(part: JsonPart, rows: ViewRows, counts: dict[tuple[str, str], int])
         said = _all_present(row_count)
         return [_JsonColumn(values[place], said, stamped) for place, _ in part.features]
     columns = []
+    own_times = rows.feature_times
     statuses: Sequence[str] | None = None
     said, alike = msgspec.Raw(), 0
     for place, convert in part.features:
@@ -70,7 +71,8 @@ def _columns(part: JsonPart, rows: ViewRows, counts: dict[tuple[str, str], int])
             said = msgspec.Raw(_encode(statuses))
         alike += 1
         ready = values[place] if convert is None else convert(values[place])
-        columns.append(_JsonColumn(ready, said, stamped))
+        at = stamped if own_times is None else msgspec.Raw(times_json(own_times[place]))
+        columns.append(_JsonColumn(ready, said, at))
     _count(counts, part.view, statuses or (), alike)
     return columns
 

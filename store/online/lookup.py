@@ -21,12 +21,11 @@ from store.feast_values import plain_from_python, plain_from_request, python_fro
 from store.kernel.codec import SCHEMA_TAG, decode_header
 from store.limits import LOOKUP_BATCH_KEYS, LOOKUP_KEYS_MAX, LOOKUP_STORED_BYTES_MAX, LOOKUP_VALUES_MAX
 from store.online.conversations import Conversation, Knowledge, load_layouts, read_rows
-from store.online.plan import KeyGroup, OnDemandRead, OnlinePlan
-from store.online.stored_rows import NULL_VALUE, PRESENT, EventTimes, ViewRows, read_view
+from store.online.plan import KeyGroup, OnDemandRead, OnlinePlan, ViewRead
+from store.online.stored_rows import NULL_VALUE, PRESENT, EventTimes, ViewRows, joined_rows, missing_rows, read_view
+from store.online.windowed_reads import KeysWanted, ViewTiles, read_stored, read_windowed
 
 _tag_of = itemgetter(SCHEMA_TAG)
-KeysWanted = tuple[Sequence[bytes], tuple[str, ...]]
-"""Entity keys, and the views to read for each of them."""
 
 
 class Lookup:
@@ -34,6 +33,7 @@ class Lookup:
 
     Attributes:
         future_rows: rows read whose event time lies after the request time; counted by `answer`.
+        overflows: windowed sums of integers beyond int64, answered as nulls; counted by `answer`.
         view_rows: views, each with the event times of the rows that were read; filled by `answer`.
     """
 
@@ -48,16 +48,25 @@ class Lookup:
         self.entities = _checked_entities(plan, entities)
         self._keys = [_distinct(_keys(group, self.entities, self.row_count)) for group in plan.groups]
         self._rows: list[list[bytes | None]] = []
+        self._tiles: dict[int, list[ViewTiles]] = {}
         self.future_rows = 0
+        self.overflows = 0
         self.view_rows: list[tuple[str, Sequence[int]]] = []
 
     def converse(self, knowledge: Knowledge) -> Conversation[None]:
-        """Reads the stored rows, and the layouts that are not yet known."""
-        wanted = [(keys, group.stored_names) for (keys, _), group in zip(self._keys, self.plan.groups, strict=True)]
+        """Reads the stored rows and tiles, and the layouts that are not yet known."""
+        wanted = [
+            KeysWanted(keys, group.stored_names, group.windowed_definitions)
+            for (keys, _), group in zip(self._keys, self.plan.groups, strict=True)
+        ]
         stored_bytes = 0
         tags: set[bytes] = set()
         for batch in _batches(wanted):
-            rows = yield from read_rows(knowledge, batch)
+            if any(group.windowed for _, group in batch):
+                rows, tile_bytes = yield from self._read_both(knowledge, batch)
+                stored_bytes += tile_bytes
+            else:
+                rows = yield from read_rows(knowledge, [(group.entity_keys, group.views) for _, group in batch])
             found = [row for row in chain.from_iterable(rows) if row is not None]
             stored_bytes += sum(map(len, found))
             _refuse_beyond(stored_bytes, "read")
@@ -66,6 +75,20 @@ class Lookup:
         if any(int.from_bytes(tag, "big") not in knowledge.layouts for tag in tags):
             every = [row for row in chain.from_iterable(self._rows) if row is not None]
             yield from load_layouts(knowledge, sorted({decode_header(row).schema_tag for row in every}))
+
+    def _read_both(
+        self, knowledge: Knowledge, batch: Sequence[tuple[int, KeysWanted]]
+    ) -> Conversation[tuple[list[list[bytes | None]], int]]:
+        """Returns the rows of a batch, and of how many bytes its tiles are, which are kept by their view's place."""
+        stored = yield from read_stored(knowledge, [group for _, group in batch])
+        rows: list[list[bytes | None]] = []
+        tile_bytes = 0
+        for (number, group), of_group in zip(batch, stored, strict=True):
+            rows += of_group.rows if group.views else [[] for _ in group.entity_keys]
+            for source, tiles in zip(self.plan.groups[number].windowed_sources, of_group.tiles, strict=True):
+                self._tiles.setdefault(source, []).append(tiles)
+                tile_bytes += tiles.byte_count
+        return rows, tile_bytes
 
     def answer(self, knowledge: Knowledge, now_us: int) -> list[ViewRows]:
         """Returns what each view of the plan says, one entry per entity row: those read, then those computed.
@@ -88,9 +111,23 @@ class Lookup:
                     answer_bytes += _answer_bytes(rows, places, said)
                     _refuse_beyond(answer_bytes, "answered")
                 found[source] = said
+            for source, read in zip(group.windowed_sources, group.windowed, strict=True):
+                found[source] = self._windowed(source, read, places, now_us)
         views = [found[source] for source in range(len(self.plan.views))]
         # An on-demand view reads no other one.
         return views + [self._computed(read, views) for read in self.plan.on_demand]
+
+    def _windowed(self, source: int, read: ViewRead, places: Sequence[int | None] | None, now_us: int) -> ViewRows:
+        """Returns what one windowed view says."""
+        # A lookup of many keys takes several round trips, between which a materialization may take over.
+        parts = []
+        for tiles in self._tiles.get(source, ()):
+            part, overflows = read_windowed(read, tiles, now_us)
+            self.overflows += overflows
+            parts.append(part)
+        said = joined_rows(parts) if parts else missing_rows(read, 0)
+        self._count(read.name, said.times.us, now_us)
+        return said if places is None else said.taken(places)
 
     def _count(self, view: str, times_us: Sequence[int | None], now_us: int) -> None:
         event_us = cast("Sequence[int]", times_us)
@@ -115,14 +152,15 @@ class Lookup:
         return ViewRows(columns, statuses, EventTimes([None] * self.row_count))
 
 
-def _batches(wanted: Sequence[KeysWanted]) -> Iterator[Sequence[KeysWanted]]:
-    """Yields what is to be read in round trips of bounded size."""
-    if sum(len(keys) for keys, _ in wanted) <= LOOKUP_BATCH_KEYS:
-        yield wanted
+def _batches(wanted: Sequence[KeysWanted]) -> Iterator[Sequence[tuple[int, KeysWanted]]]:
+    """Yields what is to be read in round trips of bounded size, each part with the number of its group."""
+    if sum(len(group.entity_keys) for group in wanted) <= LOOKUP_BATCH_KEYS:
+        yield list(enumerate(wanted))
         return
-    for keys, views in wanted:
+    for number, group in enumerate(wanted):
+        keys = group.entity_keys
         for start in range(0, len(keys), LOOKUP_BATCH_KEYS):
-            yield [(keys[start : start + LOOKUP_BATCH_KEYS], views)]
+            yield [(number, group._replace(entity_keys=keys[start : start + LOOKUP_BATCH_KEYS]))]
 
 
 def _answer_bytes(rows: Sequence[bytes | None], places: Sequence[int | None], found: ViewRows) -> int:
@@ -254,7 +292,7 @@ def _keys(group: KeyGroup, entities: Mapping[str, Sequence[Any]], row_count: int
     try:
         return group.encoder.encode_all([entities[column] for column in group.key_columns], row_count)
     except WrongType as error:
-        raise WrongType(f"feature view {group.reads[0].name!r}: {error}") from error
+        raise WrongType(f"feature view {(*group.reads, *group.windowed)[0].name!r}: {error}") from error
 
 
 def _distinct(keys: Sequence[bytes | None]) -> tuple[list[bytes], list[int | None] | None]:

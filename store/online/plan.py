@@ -69,9 +69,12 @@ class KeyGroup:
     """Views that are read by the same entity keys, so that one command a key reads them all.
 
     Attributes:
-        reads: the views, in the order in which a reply holds their rows.
+        reads: the plain views, in the order in which a reply holds their rows.
         sources: their places among the plan's views.
         stored_names: their names in Redis.
+        windowed: the windowed views.
+        windowed_sources: their places among the plan's views.
+        windowed_definitions: their definitions.
     """
 
     encoder: EntityKeyEncoder
@@ -79,6 +82,9 @@ class KeyGroup:
     reads: tuple[ViewRead, ...]
     sources: tuple[int, ...]
     stored_names: tuple[str, ...]
+    windowed: tuple[ViewRead, ...]
+    windowed_sources: tuple[int, ...]
+    windowed_definitions: tuple[ViewDefinition, ...]
 
     @classmethod
     def all_of(cls, reads: Sequence[ViewRead]) -> "tuple[KeyGroup, ...]":
@@ -87,12 +93,23 @@ class KeyGroup:
         for source, read in enumerate(reads):
             join_keys = tuple((column.name, column.type_name) for column in sorted_join_keys(read))
             groups.setdefault((read.key_columns, join_keys), []).append(source)
-        return tuple(cls._of([reads[source] for source in sources], sources) for sources in groups.values())
+        return tuple(cls._of(reads, sources) for sources in groups.values())
 
     @classmethod
     def _of(cls, reads: Sequence[ViewRead], sources: Sequence[int]) -> "KeyGroup":
-        names = tuple(read.definition.name for read in reads)
-        return cls(reads[0].encoder, reads[0].key_columns, tuple(reads), tuple(sources), names)
+        first = reads[sources[0]]
+        plain = [source for source in sources if not reads[source].definition.windows]
+        windowed = [source for source in sources if reads[source].definition.windows]
+        return cls(
+            encoder=first.encoder,
+            key_columns=first.key_columns,
+            reads=tuple(reads[source] for source in plain),
+            sources=tuple(plain),
+            stored_names=tuple(reads[source].definition.name for source in plain),
+            windowed=tuple(reads[source] for source in windowed),
+            windowed_sources=tuple(windowed),
+            windowed_definitions=tuple(reads[source].definition for source in windowed),
+        )
 
 
 @dataclass(frozen=True, slots=True)

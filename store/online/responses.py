@@ -38,11 +38,12 @@ def online_response(lookup: Lookup, found: Sequence[ViewRows], *, with_versions:
         if (column := plan.entity_columns.get(name)) is not None:
             statuses = (NULL_VALUE if value is None else PRESENT for value in values)
             add(name, column, values, statuses, [Timestamp()] * len(values))
-    stamps_of = [_stamps(rows.times) for rows in found]
+    shared = [_stamps(rows.times) for rows in found]
     for place in plan.outputs:
         source, feature = plan.origins[place]
         rows = found[source]
-        add(plan.names[place], plan.columns[place], rows.columns[feature], rows.statuses[feature], stamps_of[source])
+        stamps = shared[source] if rows.feature_times is None else _stamps(rows.times_of(feature))
+        add(plan.names[place], plan.columns[place], rows.columns[feature], rows.statuses[feature], stamps)
     if with_versions:
         for view, version in plan.view_versions.items():
             response.metadata.feature_view_metadata.add(name=view, version=version)

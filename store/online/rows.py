@@ -32,6 +32,7 @@ from store.online.conversations import (
 )
 from store.online.plan import ViewRead
 from store.online.stored_rows import NOT_FOUND, Row, read_row
+from store.online.windowed_reads import KeysWanted, ViewTiles, read_stored, read_windowed
 
 ProtoRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
 
@@ -43,11 +44,16 @@ class ViewLookup:
         self.read = read
         self._keys = keys
         self._row_of: dict[bytes, bytes | None] = {}
+        self._tiles: tuple[list[bytes], ViewTiles] | None = None
 
     def converse(self, knowledge: Knowledge) -> Conversation[None]:
         """Reads the stored rows, and the layouts that are not yet known."""
         view = self.read.definition.name
         asked = list(dict.fromkeys(key for key in self._keys if key is not None))
+        if self.read.definition.windows:
+            (stored,) = yield from read_stored(knowledge, [KeysWanted(asked, (), (self.read.definition,))])
+            self._tiles = asked, stored.tiles[0]
+            return
         rows = yield from read_rows(knowledge, [(asked, (view,))])
         self._row_of = {key: row for key, (row,) in zip(asked, rows, strict=True)}
         tags = {decode_header(row).schema_tag for row in self._row_of.values() if row is not None}
@@ -55,9 +61,23 @@ class ViewLookup:
 
     def rows(self, knowledge: Knowledge, now_us: int) -> list[Row | None]:
         """Returns per entity key what its row says at `now_us`, None where there is no row."""
+        if self._tiles is not None:
+            return self._windowed_rows(*self._tiles, now_us)
         return [
             None if key is None else read_row(self.read, self._row_of[key], knowledge, now_us) for key in self._keys
         ]
+
+    def _windowed_rows(self, asked: Sequence[bytes], tiles: ViewTiles, now_us: int) -> list[Row | None]:
+        said, _ = read_windowed(self.read, tiles, now_us)
+        of_key = {
+            key: Row(
+                [column[place] for column in said.columns],
+                [statuses[place] for statuses in said.statuses],
+                None if (event_us := said.times.us[place]) is None else RowTimes(event_us),
+            )
+            for place, key in enumerate(asked)
+        }
+        return [None if key is None else of_key[key] for key in self._keys]
 
 
 def entity_key_rows(
@@ -100,7 +120,7 @@ def online_reads(
     """
     result: list[tuple[datetime | None, dict[str, ValueProto] | None]] = []
     for row in lookup.rows(knowledge, now_us):
-        if row is None or row.times is None:
+        if row is None:
             result.append((None, None))
             continue
         values = {
@@ -108,8 +128,9 @@ def online_reads(
             for column, value, status in zip(lookup.read.wanted, row.values, row.statuses, strict=True)
             if status != NOT_FOUND
         }
-        event_us = row.times.event_us
-        result.append((from_us(event_us) if is_sayable(event_us) else None, values))
+        # The features of a windowed view have values, such as a count of 0, also where there was no event.
+        event_us = None if row.times is None else row.times.event_us
+        result.append((from_us(event_us) if event_us is not None and is_sayable(event_us) else None, values))
     return result
 
 
@@ -131,6 +152,11 @@ def rows_to_write(config: RepoConfig, table: FeatureView, data: Sequence[ProtoRo
     definition = view_definition(
         config.project, table, is_versioned=config.registry.enable_online_feature_view_versioning
     )
+    if definition.windows:
+        raise PushedRowsError(
+            f"feature view {table.name!r} is computed from events over time windows and takes no rows; push the events "
+            "to its push source"
+        )
     column_of_name = {column.name: column for column in definition.features}
     groups: dict[RowLayout, list[EncodedRow]] = {}
     plans: dict[frozenset[str], tuple[RowLayout, Any]] = {}

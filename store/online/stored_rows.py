@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +27,11 @@ class EventTimes(msgspec.Struct, frozen=True):
     us: Sequence[int | None]
     ns: Sequence[int] | None = None
 
+    def taken(self, places: Sequence[int | None]) -> "EventTimes":
+        """Returns times by their places; a place of None is a row that is not there."""
+        ns = None if self.ns is None else _taken(self.ns, places, 0)
+        return EventTimes(_taken(self.us, places, None), ns)
+
 
 class ViewRows(msgspec.Struct, frozen=True):
     """What the rows of one view say.
@@ -36,21 +42,28 @@ class ViewRows(msgspec.Struct, frozen=True):
     Attributes:
         times: of the rows; a computed view has none.
         is_whole: all statuses are PRESENT, as far as that is known without looking at each.
+        feature_times: per feature, where each has times of its own (a windowed one: of the newest event in its window).
     """
 
     columns: Sequence[Sequence[Any]]
     statuses: Sequence[Sequence[str]]
     times: EventTimes
     is_whole: bool = False
+    feature_times: Sequence[EventTimes] | None = None
+
+    def times_of(self, feature: int) -> EventTimes:
+        """Returns the event times of a feature."""
+        return self.times if self.feature_times is None else self.feature_times[feature]
 
     def taken(self, places: Sequence[int | None]) -> "ViewRows":
         """Returns rows by their places; a place of None is a row that is not there."""
         said = {id(statuses): _taken(statuses, places, NOT_FOUND) for statuses in self.statuses}
-        ns = None if self.times.ns is None else _taken(self.times.ns, places, 0)
+        own = self.feature_times
         return ViewRows(
             [_taken(column, places, None) for column in self.columns],
             [said[id(statuses)] for statuses in self.statuses],
-            EventTimes(_taken(self.times.us, places, None), ns),
+            self.times.taken(places),
+            feature_times=None if own is None else [times.taken(places) for times in own],
         )
 
 
@@ -78,6 +91,27 @@ def read_view(read: ViewRead, rows: Sequence[bytes | None], knowledge: Knowledge
     missing = Row((None,) * len(read.wanted), _all(NOT_FOUND, len(read.wanted)), None)
     found = [read_row(read, row, knowledge, now_us) or missing for row in rows]
     return _by_column(read, found)
+
+
+def joined_rows(parts: Sequence[ViewRows]) -> ViewRows:
+    """Returns the rows of some parts, part after part; each feature has times of its own."""
+    if len(parts) == 1:
+        return parts[0]
+    features = range(len(parts[0].columns))
+    return ViewRows(
+        [list(chain.from_iterable(part.columns[feature] for part in parts)) for feature in features],
+        [list(chain.from_iterable(part.statuses[feature] for part in parts)) for feature in features],
+        EventTimes(list(chain.from_iterable(part.times.us for part in parts))),
+        feature_times=[
+            EventTimes(list(chain.from_iterable(part.times_of(feature).us for part in parts))) for feature in features
+        ],
+    )
+
+
+def missing_rows(read: ViewRead, row_count: int) -> ViewRows:
+    """Returns what a view says of rows of which none is there."""
+    nothing, said = [None] * row_count, [NOT_FOUND] * row_count
+    return ViewRows([nothing] * len(read.wanted), [said] * len(read.wanted), EventTimes(nothing))
 
 
 def _by_column(read: ViewRead, rows: "Sequence[Row]") -> ViewRows:

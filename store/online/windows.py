@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from store.errors import OnlineStoreError
+from store.errors import OnlineStoreError, StoredRowError
 from store.kernel import keys
 from store.kernel.definitions import ViewDefinition
 from store.kernel.stream_tiles import (
@@ -21,6 +21,7 @@ from store.kernel.stream_tiles import (
     wanted_fields,
 )
 from store.kernel.tiles import GRACE_US, Seam, TilePlan
+from store.kernel.windows import Function, WindowFeature
 from store.limits import STREAM_KEYS_AT_ONCE, STREAM_SCRIPT_KEYS_MAX
 from store.online.commands import Command
 from store.online.conversations import Conversation, Generations, Knowledge, SlotOf, chunks, script
@@ -73,6 +74,40 @@ def ask_windows(project: str, views: tuple[str, ...]) -> Command:
 def tile_plan(definition: ViewDefinition) -> TilePlan:
     """Returns the plan of a windowed view's tiles."""
     return TilePlan.of(definition.windows)
+
+
+def definition_text(definition: ViewDefinition) -> bytes:
+    """Returns what is kept of a definition beside its tiles, for readers that know another one."""
+    return msgspec.json.encode(
+        [[f.name, f.column, *f.function, f.window_us, f.hop_us, f.type_name] for f in definition.windows]
+    )
+
+
+def keep_definition(definition: ViewDefinition) -> Command:
+    """Returns the command that keeps a definition beside the tiles that follow it."""
+    return ("HSET", keys.layouts_key(definition.project), definition.fingerprint, definition_text(definition))
+
+
+def load_plan(knowledge: Knowledge, fingerprint: str) -> Conversation[TilePlan]:
+    """Returns the plan of tiles that follow an earlier definition.
+
+    Raises:
+        StoredRowError: it is not kept, as after a partial restore.
+    """
+    plan = knowledge.tile_plans.get(fingerprint)
+    if plan is None:
+        (raw,) = yield [("HGET", keys.layouts_key(knowledge.project), fingerprint)]
+        if raw is None:
+            raise StoredRowError(
+                f"tiles of project {knowledge.project!r} follow definition {fingerprint}, which is not in Redis; "
+                "restore the whole backup or materialize the views again"
+            )
+        features = [
+            WindowFeature(name, column, Function(function, parameter), window_us, hop_us, type_name)
+            for name, column, function, parameter, window_us, hop_us, type_name in msgspec.json.decode(raw)
+        ]
+        plan = knowledge.tile_plans[fingerprint] = TilePlan.of(features)
+    return plan
 
 
 def expiry_ms(plan: TilePlan, key_ttl_seconds: int | None) -> int:
