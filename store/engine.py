@@ -48,6 +48,8 @@ from store.online.conversations import (
 )
 from store.online.views import carry_pushed, drop_generations, lease
 from store.packed_columns import packed_rows
+from store.windowed_materialization import WindowedRun
+from store.windows_from_feast import is_windowed
 
 AnyView = BatchFeatureView | StreamFeatureView | FeatureView
 
@@ -107,7 +109,9 @@ class DuckDBComputeEngine(ComputeEngine):
         del registry, kwargs
         refuse_unsupported(task.feature_view)
         requested = self._requested(task)
-        if isinstance(self.online_store, RedisOnlineStore):
+        if is_windowed(task.feature_view):
+            self._materialize_windows(self._redis(), task, requested)
+        elif isinstance(self.online_store, RedisOnlineStore):
             self._materialize_to_redis(self.online_store, task, requested)
         else:
             self._materialize_to_other(task, requested)
@@ -136,6 +140,10 @@ class DuckDBComputeEngine(ComputeEngine):
                 "needs store.online.RedisOnlineStore"
             )
         definition = self._definition(task)
+        if definition.windows:
+            windowed = self._windowed_run(online, task, definition, self._requested(task))
+            count = windowed.events().key_count()
+            return PlannedMaterialization(definition.name, windowed.is_rebuild, (windowed.interval,), count)
         known, run = self._known_and_run(online, task, definition, self._requested(task))
         with closing(self._latest(task, run.intervals, _late_rows(known.state, run))) as latest:
             return PlannedMaterialization(definition.name, run.is_rebuild, run.intervals, latest.total)
@@ -167,6 +175,29 @@ class DuckDBComputeEngine(ComputeEngine):
                 for row_count in _each_written(partial(filling.write, filling.writer()), latest.batches):
                     advance(row_count)
             filling.end(run, began_us)
+
+    def _redis(self) -> RedisOnlineStore:
+        if not isinstance(self.online_store, RedisOnlineStore):
+            raise ConfigError(
+                f"online_store type {self.repo_config.online_store.type!r} cannot hold windowed features; use "
+                "store.online.RedisOnlineStore"
+            )
+        return self.online_store
+
+    def _windowed_run(
+        self, online: RedisOnlineStore, task: MaterializationTask, definition: ViewDefinition, requested: Interval
+    ) -> WindowedRun:
+        config, source = self.repo_config, batch_source_of(task.feature_view)
+        now_us = clock_for(repo_path_of(config)).now_us()
+        session = online.session(config)
+        return WindowedRun.planned(config, definition, source, session, end_us=requested.end_us, now_us=now_us)
+
+    def _materialize_windows(self, online: RedisOnlineStore, task: MaterializationTask, requested: Interval) -> None:
+        definition, session = self._definition(task), online.session(self.repo_config)
+        with lease(session, task.project, definition.name):
+            run = self._windowed_run(online, task, definition, requested)
+            with _progress_bar(task, run.events().row_count) as advance:
+                run.run(session, self.repo_config.online_store.key_ttl_seconds, advance)
 
     def _materialize_to_other(self, task: MaterializationTask, requested: Interval) -> None:
         """Writes through Feast's interface; such a store keeps no coverage, so the request is taken as it is.

@@ -138,6 +138,12 @@ ERASE_LOOKUP_KEYS = 1_000
 WINDOW_LAST_VALUES_MAX = 1_000
 """The N of `last_N`: so many values, each with its times, are kept in every tile that has them."""
 
+WINDOW_EVENTS_AT_ONCE = 200_000
+"""Events that a materialization of a windowed view takes in at a time: some 50 MB with their keys and states."""
+
+WINDOW_KEYS_AT_ONCE = 1_000
+"""Entity keys whose tiles a materialization sends in one round trip: a megabyte or two."""
+
 STREAM_KEYS_AT_ONCE = 1_000
 """Entity keys whose tiles are read in one round trip and then changed: a few megabytes of tiles at most."""
 

@@ -57,7 +57,7 @@ def packed_rows(definition: ViewDefinition, layout: RowLayout, schema_tag: int, 
         WrongType: a column that does not fit its declared type.
         TooLarge: an entity key of more than `REDIS_KEY_BYTES_MAX` bytes.
     """
-    keys = _keys(definition, batch)
+    keys = entity_keys_of(definition, batch)
     pieces = _Pieces(batch.num_rows)
     fixed = [arrow_scalars(column, batch.column(column.name)) for column in layout.fixed]
     variable = [_raw(column, batch.column(column.name)) for column in layout.variable]
@@ -182,8 +182,13 @@ def _each(pack: Callable[[Any], bytes], column: Column, array: Any) -> Any:
     return pa.array(packed, _BYTES)
 
 
-def _keys(definition: ViewDefinition, batch: pa.RecordBatch) -> Any:
-    """Returns the Redis keys of a batch, null where a part of the key is."""
+def entity_keys_of(definition: ViewDefinition, batch: pa.RecordBatch) -> Any:
+    """Returns the Redis keys of a batch that holds join keys by name; null where a part of the key is.
+
+    Raises:
+        WrongType: a column that does not fit its declared type.
+        TooLarge: an entity key of more than `REDIS_KEY_BYTES_MAX` bytes.
+    """
     parts = key_parts(definition.project, definition.join_keys)
     pieces: list[Any] = [parts.head]
     for head, column in parts.columns:

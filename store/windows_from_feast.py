@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
+from store.batch_aggregations import aggregations_of
 from store.errors import DefinitionError
 from store.kernel.values import element_type, is_opaque
 from store.kernel.windows import FUNCTIONS, Function, WindowFeature, check_windows, hop_of
@@ -28,7 +29,7 @@ _FEAST_NAMES = {"INT64": "Int64", "DOUBLE": "Float64"}
 
 def is_windowed(view: Any) -> bool:
     """Whether a feature view's features are aggregates over time windows."""
-    return bool(getattr(view, "aggregations", None))
+    return bool(aggregations_of(view))
 
 
 def windows_of(view: Any) -> tuple[WindowFeature, ...]:
@@ -43,7 +44,7 @@ def windows_of(view: Any) -> tuple[WindowFeature, ...]:
     join_keys = {field.name for field in view.entity_columns} | set(getattr(view, "join_keys", ()))
     types = {f.name: f.dtype.to_value_type().name for f in view.features if f.name not in join_keys}
     tiling_us = _us(getattr(view, "tiling_hop_size", None))
-    declared = [_feature(view, aggregation, types, tiling_us) for aggregation in view.aggregations]
+    declared = [_feature(view, aggregation, types, tiling_us) for aggregation in aggregations_of(view)]
     check_windows(view.name, declared)
     names = {feature.name for feature in declared}
     for name in types:

@@ -115,7 +115,8 @@ class StateLayout:
 # --- numbers ------------------------------------------------------------------------------------
 
 
-def _packed_int(value: int) -> int | bytes:
+def packed_int(value: int) -> int | bytes:
+    """Returns an integer as a slot can hold it."""
     if _INT64_MIN <= value <= _INT64_MAX:
         return value
     return value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
@@ -136,7 +137,7 @@ def _lowest(total: int, power: int) -> list[Any]:
     if not total:
         return [0, 0]
     zeros = (total & -total).bit_length() - 1
-    return [_packed_int(total >> zeros), power + zeros]
+    return [packed_int(total >> zeros), power + zeros]
 
 
 def exact_sum(pairs: Iterable[tuple[int, int]]) -> list[Any]:
@@ -168,7 +169,7 @@ def _prepared_sum(value: Any) -> Any:
 
 def _prepared_square(value: Any) -> Any:
     if isinstance(value, int):
-        return _packed_int(int(value) ** 2)
+        return packed_int(int(value) ** 2)
     if math.isinf(value):
         return [0, 0]
     total, power = _exact(value)
@@ -178,7 +179,7 @@ def _prepared_square(value: Any) -> Any:
 def _merged_sums(slots: Sequence[Any]) -> Any:
     floats = [slot for slot in slots if isinstance(slot, list)]
     if not floats:
-        return _packed_int(sum([_int(slot) for slot in slots]))
+        return packed_int(sum([_int(slot) for slot in slots]))
     total = exact_sum((_int(slot[0]), slot[1]) for slot in floats)
     infinite = [slot for slot in floats if len(slot) > 2]
     return [*total, sum(slot[2] for slot in infinite), sum(slot[3] for slot in infinite)] if infinite else total
@@ -218,6 +219,12 @@ _EMPTY: Final[dict[Part, Callable[[], Any]]] = {
     Part.DISTINCT: bytes,
     Part.BUCKETS: dict,
 }
+
+
+def empty_part(part: Part) -> Any:
+    """Returns the slot of a part that has seen no value."""
+    return _EMPTY[part]()
+
 
 _PREPARE: Final[dict[Part, Callable[[Any, int, int], Any]]] = {
     Part.COUNT: lambda value, event_us, created_us: 1,  # noqa: ARG005 - one form for all parts

@@ -29,6 +29,9 @@ _NAMES_VERSION = 2
 _TILES_END = b"#"
 """Ends the key of tiles, so that none is taken for an entity key, which ends with a brace."""
 
+_FINGERPRINT_DIGITS = 16
+_BRACE = ord("}")
+
 _NAMES_MAX = 4_096
 """Names that are kept once they were made: those of the views in use and of their generations."""
 
@@ -181,21 +184,58 @@ def split_entity_key(project: str, key: bytes) -> dict[str, bytes] | None:
 
     The inverse of `EntityKeyEncoder.encode`: what `encode_value` gave for each join key, by its name.
     """
-    head = project_prefix(project) + b"{"
-    if not key.startswith(head) or not key.endswith(b"}"):
+    found = _split(project, key)
+    return found[0] if found is not None and found[1] == len(key) else None
+
+
+class TilesKey(NamedTuple):
+    """The Redis key of some tiles, taken apart.
+
+    Attributes:
+        entity_key: of whose events they are.
+        view: of which windowed view.
+        generation: of a materialization; None for what the stream makes.
+    """
+
+    entity_key: bytes
+    view: str
+    generation: int | None
+
+
+def split_tiles_key(project: str, key: bytes) -> TilesKey | None:
+    """Returns what a key of tiles says; None if it is none of the project."""
+    if not key.endswith(_TILES_END) or (found := _split(project, key)) is None:
         return None
-    position, end = len(head), len(key) - 1
-    if key[position:end] == b"0:":
-        return {}
+    entity_key, kind, rest = key[: found[1]], key[found[1] : found[1] + 1], key[found[1] + 1 : -len(_TILES_END)]
+    if kind == b"b":
+        generation = position = 0
+        while position < len(rest):
+            generation = generation << 7 | rest[position] & 127
+            position += 1
+            if rest[position - 1] < 128:
+                return TilesKey(entity_key, rest[position:].decode(), generation)
+    if kind == b"s" and len(rest) > _FINGERPRINT_DIGITS:
+        return TilesKey(entity_key, rest[_FINGERPRINT_DIGITS:].decode(), None)
+    return None
+
+
+def _split(project: str, key: bytes) -> tuple[dict[str, bytes], int] | None:
+    """Returns the encoded values of the entity key that a key begins with, and where it ends; None without one."""
+    head = project_prefix(project) + b"{"
+    if not key.startswith(head):
+        return None
+    position = len(head)
+    if key[position : position + 3] == b"0:}":
+        return {}, position + 3
     parts: dict[str, bytes] = {}
     try:
-        while position < end:
+        while key[position] != _BRACE:
             name, position = _sized(key, position)
             value_start, position = position, _value_end(key, position)
             parts[name.decode()] = key[value_start:position]
     except (ValueError, IndexError):
         return None
-    return parts if position == end else None
+    return (parts, position + 1) if parts else None
 
 
 def _sized(key: bytes, start: int) -> tuple[bytes, int]:

@@ -20,6 +20,7 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import Field, StrictStr, field_validator
 
+from store.batch_aggregations import keep_aggregations
 from store.clock import from_us, to_us
 from store.definitions_from_feast import batch_source_of
 from store.errors import DefinitionError, EntityRowsError, MissingJoinKey
@@ -37,6 +38,8 @@ from store.offline.retrieval import HistoricalAnswer
 from store.offline.settings import settings_of
 from store.offline.source_columns import NeededColumns, needed_columns, scan_of
 from store.offline.sources import file_source, open_source, resolve_path
+
+keep_aggregations()
 
 __all__ = ["DuckDBOfflineStore", "DuckDBOfflineStoreConfig", "read_manifest"]
 

@@ -23,6 +23,7 @@ from feast.repo_config import FeastConfigBaseModel
 from feast.stream_feature_view import StreamFeatureView
 from pydantic import NonNegativeInt, StrictStr, field_validator
 
+from store.batch_aggregations import keep_aggregations
 from store.clock import Clock, clock_for
 from store.errors import UnequalLengths, WrongType
 from store.feast_noise import quieten
@@ -38,6 +39,7 @@ from store.online.rows import ProtoRow, entity_key_rows, online_reads, rows_to_w
 from store.online.views import drop_project, drop_view
 
 quieten()
+keep_aggregations()
 
 EntityRows = list[dict[str, Any]] | Mapping[str, Sequence[Any] | RepeatedValue]
 

@@ -1,17 +1,18 @@
 """Erasure in Redis: every entity key that holds some values of join keys goes, with the rows of all views in it.
 
 An entity key is one hash with a field per view and generation, so removing it removes all of them, also what a rebuild
-under way has written. Keys are taken apart by the encoding that made them, never searched by text.
+under way has written; tiles of windowed views stand beside it under names that begin with it. Keys are taken apart by
+the encoding that made them, never searched by text.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from store.kernel.keys import split_entity_key
+from store.kernel.keys import split_entity_key, split_tiles_key
 from store.limits import ERASE_LOOKUP_KEYS
 from store.online.client import RedisSession
 from store.online.conversations import Knowledge, read_rows
-from store.online.views import entity_keys, say
+from store.online.views import keys_of_entities, say
 
 WantedParts = Mapping[str, bytes]
 """Encoded values by join key, all of which an entity key has to hold."""
@@ -52,22 +53,27 @@ def _over_keys(session: RedisSession, project: str, wanted: Sequence[WantedParts
     keys = rows = 0
     examples: list[bytes] = []
     for batch in _matching(session, project, wanted):
-        counts = [("HLEN", key) for key in batch]
+        counts = [("HLEN", key) if key.endswith(b"}") else ("EXISTS", key) for key in batch]
         removals = [("UNLINK", key) for key in batch] if is_erasing else []
         # One batch, so that what is counted is what goes; a key that SCAN brought twice is then empty.
         replies = session.hold(say([*counts, *removals]))[: len(batch)]
         present = [(key, count) for key, count in zip(batch, replies, strict=True) if count]
         keys += len(present)
         rows += sum(count for _, count in present)
-        examples += [key for key, _ in present[: ERASE_LOOKUP_KEYS - len(examples)]]
+        examples += [key for key, _ in present if key.endswith(b"}")][: ERASE_LOOKUP_KEYS - len(examples)]
     return KeysAndRows(keys, rows, tuple(examples))
 
 
 def _matching(session: RedisSession, project: str, wanted: Sequence[WantedParts]) -> Iterator[list[bytes]]:
-    for batch in entity_keys(session, project):
-        found = [key for key in dict.fromkeys(batch) if _holds_any(split_entity_key(project, key), wanted)]
+    for batch in keys_of_entities(session, project):
+        found = [key for key in dict.fromkeys(batch) if _holds_any(_parts(project, key), wanted)]
         if found:
             yield found
+
+
+def _parts(project: str, key: bytes) -> dict[str, bytes] | None:
+    tiles = split_tiles_key(project, key)
+    return split_entity_key(project, key if tiles is None else tiles.entity_key)
 
 
 def _holds_any(parts: Mapping[str, bytes] | None, wanted: Sequence[WantedParts]) -> bool:

@@ -82,12 +82,26 @@ def drop_generations(session: RedisSession, project: str, view: str, generations
             session.hold(say([("HDEL", key, *fields) for key in batch]))
 
 
+def drop_tiles(session: RedisSession, project: str, view: str, generations: range | None = None) -> None:
+    """Removes the tiles that materializations of some generations of a view made; None: all its tiles."""
+    for batch in _scan(session, keys.entity_keys_pattern(project)):
+        found = {key: keys.split_tiles_key(project, key) for key in batch}
+        gone = [
+            key
+            for key, tiles in found.items()
+            if tiles is not None and tiles.view == view and (generations is None or tiles.generation in generations)
+        ]
+        if gone:
+            session.hold(say([("UNLINK", key) for key in gone]))
+
+
 def drop_view(session: RedisSession, project: str, view: str) -> None:
-    """Removes all rows of a view and what is known of it; another view or project loses nothing.
+    """Removes all rows and tiles of a view and what is known of it; another view or project loses nothing.
 
     What is known goes last, so that a killed removal is finished by the next.
     """
     drop_generations(session, project, view, range(1, session.hold(last_generation(project, view)) + 1))
+    drop_tiles(session, project, view)
     known = (keys.generation_field(view), keys.state_field(view), keys.counter_field(view))
     session.hold(say([("HDEL", keys.views_key(project), *known)]))
 
@@ -107,6 +121,14 @@ def say(commands: list[Command]) -> Conversation[list[Any]]:
 
 def entity_keys(session: RedisSession, project: str) -> Iterator[list[bytes]]:
     """Yields all entity keys of a project in batches; one may come twice, as SCAN has it."""
+    for batch in _scan(session, keys.entity_keys_pattern(project)):
+        # Tiles begin with an entity key too.
+        if found := [key for key in batch if key.endswith(b"}")]:
+            yield found
+
+
+def keys_of_entities(session: RedisSession, project: str) -> Iterator[list[bytes]]:
+    """Yields in batches all keys that hold something of one entity: entity keys, and those of tiles."""
     return _scan(session, keys.entity_keys_pattern(project))
 
 

@@ -223,18 +223,20 @@ def test_a_transformed_batch_view_is_refused_at_apply(store: FeatureStore) -> No
 
 
 @pytest.mark.filterwarnings("ignore:Stream feature views are experimental:RuntimeWarning")
-def test_windowed_views_are_refused_at_apply_and_the_registry_stays(store: FeatureStore, repo: Path) -> None:
+def test_windowed_views_that_cannot_be_are_refused_at_apply_and_the_registry_stays(
+    store: FeatureStore, repo: Path
+) -> None:
     before = (repo / "data" / "registry.db").read_bytes()
     windowed = StreamFeatureView(
         name="hourly",
         entities=[USER],
-        schema=[Field(name="user_id", dtype=Int64), Field(name="sum_spent_3600s", dtype=Float64)],
+        schema=[Field(name="user_id", dtype=Int64), Field(name="total_spent_3600s", dtype=Float64)],
         source=user_view().stream_source,
-        aggregations=[Aggregation(column="spent", function="sum", time_window=timedelta(hours=1))],
+        aggregations=[Aggregation(column="spent", function="total", time_window=timedelta(hours=1))],
         timestamp_field="event_timestamp",
         ttl=DAY,
     )
-    with pytest.raises(DefinitionError, match="'hourly'"):
+    with pytest.raises(DefinitionError, match=r"'hourly'.*'total'"):
         store.apply([windowed])
     assert (repo / "data" / "registry.db").read_bytes() == before
 
