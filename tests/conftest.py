@@ -5,11 +5,16 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.redis_servers import RedisServer, private_redis
 
 # Set by `.ci/run`, which installs every optional part: a test that skips there would never run anywhere.
 REQUIRE_ALL_VARIABLE = "LARDER_REQUIRE_ALL"
+
+# How long a machine takes to draw examples says nothing about what is tested.
+settings.register_profile("larder", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("larder")
 
 # Settings of the person who runs the tests must not leak into them.
 CALLERS_SETTINGS = (
