@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from store.kernel.windows import WindowFeature
 
@@ -52,6 +52,7 @@ class ViewDefinition:
     windows: tuple[WindowFeature, ...] = ()
     transformation: str = ""
     is_external: bool = False
+    _fingerprint: str = field(default="", init=False, repr=False, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -59,6 +60,12 @@ class ViewDefinition:
 
         The ttl is left out: it decides how a row is read, not what is in it.
         """
+        if not self._fingerprint:
+            # Asked for at each lookup of a windowed view.
+            object.__setattr__(self, "_fingerprint", self._computed_fingerprint())
+        return self._fingerprint
+
+    def _computed_fingerprint(self) -> str:
         content: dict[str, object] = {
             "join_keys": sorted(asdict(column).items() for column in self.join_keys),
             "features": sorted(asdict(column).items() for column in self.features),

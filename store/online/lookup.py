@@ -56,7 +56,7 @@ class Lookup:
     def converse(self, knowledge: Knowledge) -> Conversation[None]:
         """Reads the stored rows and tiles, and the layouts that are not yet known."""
         wanted = [
-            KeysWanted(keys, group.stored_names, group.windowed_definitions)
+            KeysWanted(keys, group.stored_names, group.windowed_views)
             for (keys, _), group in zip(self._keys, self.plan.groups, strict=True)
         ]
         stored_bytes = 0

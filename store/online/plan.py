@@ -21,6 +21,7 @@ from store.kernel.definitions import Column, ViewDefinition
 from store.kernel.keys import EntityKeyEncoder, entity_key_encoder
 from store.limits import LOOKUP_FEATURES_MAX
 from store.online.json_form import JsonForm, JsonOutput, Origin
+from store.online.windows import WindowedView
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class KeyGroup:
         stored_names: their names in Redis.
         windowed: the windowed views.
         windowed_sources: their places among the plan's views.
-        windowed_definitions: their definitions.
+        windowed_views: what reading them needs of their definitions.
     """
 
     encoder: EntityKeyEncoder
@@ -84,7 +85,7 @@ class KeyGroup:
     stored_names: tuple[str, ...]
     windowed: tuple[ViewRead, ...]
     windowed_sources: tuple[int, ...]
-    windowed_definitions: tuple[ViewDefinition, ...]
+    windowed_views: tuple[WindowedView, ...]
 
     @classmethod
     def all_of(cls, reads: Sequence[ViewRead]) -> "tuple[KeyGroup, ...]":
@@ -108,7 +109,7 @@ class KeyGroup:
             stored_names=tuple(reads[source].definition.name for source in plain),
             windowed=tuple(reads[source] for source in windowed),
             windowed_sources=tuple(windowed),
-            windowed_definitions=tuple(reads[source].definition for source in windowed),
+            windowed_views=tuple(WindowedView.of(reads[source].definition) for source in windowed),
         )
 
 

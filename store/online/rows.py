@@ -33,6 +33,7 @@ from store.online.conversations import (
 from store.online.plan import ViewRead
 from store.online.stored_rows import NOT_FOUND, Row, read_row
 from store.online.windowed_reads import KeysWanted, ViewTiles, read_stored, read_windowed
+from store.online.windows import WindowedView
 
 ProtoRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
 
@@ -51,7 +52,9 @@ class ViewLookup:
         view = self.read.definition.name
         asked = list(dict.fromkeys(key for key in self._keys if key is not None))
         if self.read.definition.windows:
-            (stored,) = yield from read_stored(knowledge, [KeysWanted(asked, (), (self.read.definition,))])
+            (stored,) = yield from read_stored(
+                knowledge, [KeysWanted(asked, (), (WindowedView.of(self.read.definition),))]
+            )
             self._tiles = asked, stored.tiles[0]
             return
         rows = yield from read_rows(knowledge, [(asked, (view,))])

@@ -5,14 +5,13 @@ from typing import NamedTuple
 
 from store.errors import OnlineStoreError, StoredRowError
 from store.kernel import keys
-from store.kernel.definitions import ViewDefinition
 from store.kernel.tiles import TilePlan, WindowValue, counted_entries, window_values
 from store.kernel.windows import WindowFeature
 from store.online.commands import Command, RowReads
 from store.online.conversations import Conversation, Knowledge, all_views, ask_generations, learn, row_fields
 from store.online.plan import ViewRead
 from store.online.stored_rows import NOT_FOUND, NULL_VALUE, PRESENT, EventTimes, ViewRows
-from store.online.windows import WindowState, ask_windows, load_plan, tile_plan
+from store.online.windows import WindowedView, WindowState, ask_windows, load_plan
 
 _ATTEMPTS_MAX = 5
 _TIMESTAMP = "UNIX_TIMESTAMP"
@@ -24,7 +23,7 @@ class KeysWanted(NamedTuple):
 
     entity_keys: Sequence[bytes]
     views: tuple[str, ...]
-    windowed: tuple[ViewDefinition, ...] = ()
+    windowed: tuple[WindowedView, ...] = ()
 
 
 class KeyTiles(NamedTuple):
@@ -63,8 +62,8 @@ def read_stored(knowledge: Knowledge, wanted: Sequence[KeysWanted]) -> Conversat
     Shapes: one item per item of `wanted`.
     """
     views = all_views(tuple([group.views for group in wanted]))
-    definitions = tuple(dict.fromkeys(definition for group in wanted for definition in group.windowed))
-    names = tuple(definition.name for definition in definitions)
+    windowed = {view.name: view for group in wanted for view in group.windowed}
+    names = tuple(windowed)
     questions = [ask_generations(knowledge.project, views)] if views else []
     questions.append(ask_windows(knowledge.project, names))
     for _ in range(_ATTEMPTS_MAX):
@@ -80,15 +79,17 @@ def read_stored(knowledge: Knowledge, wanted: Sequence[KeysWanted]) -> Conversat
         states = _states(names, replies[-1])
         knowledge.windows |= states
         # A seam that moves within a generation is none; the fingerprint goes with the generation.
-        if actual_rows == assumed_rows and all(_are_same(states[d.name], assumed[d.name], d) for d in definitions):
+        if actual_rows == assumed_rows and all(
+            _are_same(states[v.name], assumed[v.name], v) for v in windowed.values()
+        ):
             return (yield from _sorted_out(knowledge, wanted, replies, states))
     raise OnlineStoreError(
         f"the generations of {[*views, *names]!r} were switched {_ATTEMPTS_MAX} times within one request; try again"
     )
 
 
-def _are_same(now: WindowState, then: WindowState, definition: ViewDefinition) -> bool:
-    is_same_stream = now.stream_fingerprint(definition) == then.stream_fingerprint(definition)
+def _are_same(now: WindowState, then: WindowState, view: WindowedView) -> bool:
+    is_same_stream = now.stream_fingerprint(view) == then.stream_fingerprint(view)
     return now.generation == then.generation and is_same_stream
 
 
@@ -98,13 +99,13 @@ def _states(names: Sequence[str], answer: Sequence[bytes | None]) -> dict[str, W
 
 def _tile_commands(group: KeysWanted, states: dict[str, WindowState]) -> list[Command]:
     commands: list[Command] = []
-    for definition in group.windowed:
-        state = states[definition.name]
-        fingerprint = state.stream_fingerprint(definition)
+    for view in group.windowed:
+        state = states[view.name]
+        fingerprint = state.stream_fingerprint(view)
         for key in group.entity_keys:
             commands += (
-                ("GET", keys.batch_tiles_key(key, definition.name, state.generation)),
-                ("HVALS", keys.stream_tiles_key(key, definition.name, fingerprint)),
+                ("GET", keys.batch_tiles_key(key, view.name, state.generation)),
+                ("HVALS", keys.stream_tiles_key(key, view.name, fingerprint)),
             )
     return commands
 
@@ -121,11 +122,10 @@ def _sorted_out(
     stored = []
     for group, of_group in zip(wanted, rows, strict=True):
         tiles = []
-        for definition in group.windowed:
+        for view in group.windowed:
             of_keys = [KeyTiles(next(remaining), next(remaining)) for _ in group.entity_keys]  # type: ignore[arg-type]
-            state = states[definition.name]
-            plan = tile_plan(definition)
-            if state.fingerprint not in ("", definition.fingerprint):
+            state, plan = states[view.name], view.plan
+            if state.fingerprint not in ("", view.fingerprint):
                 plan = yield from load_plan(knowledge, state.fingerprint)
             tiles.append(ViewTiles(of_keys, state, plan))
         stored.append(Stored(of_group, tiles))  # type: ignore[arg-type]

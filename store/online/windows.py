@@ -46,14 +46,27 @@ class WindowState(NamedTuple):
     fingerprint: str = ""
     seam: Seam | None = None
 
-    def stream_fingerprint(self, definition: ViewDefinition) -> str:
+    def stream_fingerprint(self, view: "WindowedView") -> str:
         """Returns the fingerprint of the definition whose stream tiles go with the materialization in force."""
-        return self.fingerprint or definition.fingerprint
+        return self.fingerprint or view.fingerprint
 
     @staticmethod
     def parse(raw: Sequence[bytes | None]) -> "WindowState":
         """Returns what the fields of `ask_windows` say of one view."""
         return _parsed(*raw)
+
+
+class WindowedView(NamedTuple):
+    """What reading a windowed view needs of its definition, made once."""
+
+    name: str
+    fingerprint: str
+    plan: TilePlan
+
+    @classmethod
+    def of(cls, definition: ViewDefinition) -> "WindowedView":
+        """Returns it of a definition."""
+        return cls(definition.name, definition.fingerprint, tile_plan(definition))
 
 
 @lru_cache(maxsize=1_024)
@@ -156,7 +169,7 @@ class _Applying:
         slot_of: SlotOf | None,
     ) -> None:
         self._knowledge = knowledge
-        self._definition = definition
+        self._view, self._fingerprint = definition.name, definition.fingerprint
         self._moment = moment
         self._expiry = expiry
         self._slot_of = slot_of
@@ -164,14 +177,14 @@ class _Applying:
     def apply(self, events: Events) -> Conversation[int]:
         """Applies events of a bounded number of keys."""
         tiles = {self._tiles_key(entity_key): of_key for entity_key, of_key in events.items()}
-        ask = ask_windows(self._knowledge.project, (self._definition.name,))
+        ask = ask_windows(self._knowledge.project, (self._view,))
         applied = 0
         for _ in range(_ATTEMPTS_MAX):
             wanted = {key: wanted_fields(self._moment, of_key) for key, of_key in tiles.items()}
             *replies, state = yield [*(("HMGET", key, *fields) for key, fields in wanted.items()), ask]
             # A seam that has just moved is told from now on; to have taken the one before does no harm, since events
             # before it are on its side of either.
-            self._knowledge.windows[self._definition.name] = WindowState.parse(state)
+            self._knowledge.windows[self._view] = WindowState.parse(state)
             known = {
                 key: dict(zip(wanted[key], reply, strict=True)) for key, reply in zip(wanted, replies, strict=True)
             }
@@ -190,7 +203,7 @@ class _Applying:
             if not tiles:
                 return applied
         raise OnlineStoreError(
-            f"tiles of feature view {self._definition.name!r} were changed by others {_ATTEMPTS_MAX} times within one "
+            f"tiles of feature view {self._view!r} were changed by others {_ATTEMPTS_MAX} times within one "
             "batch of events; see that each partition has one worker"
         )
 
@@ -232,7 +245,7 @@ class _Applying:
             yield of_call, ("EVALSHA", digest, len(of_call), *of_call, *arguments)
 
     def _tiles_key(self, entity_key: bytes) -> bytes:
-        return keys.stream_tiles_key(entity_key, self._definition.name, self._definition.fingerprint)
+        return keys.stream_tiles_key(entity_key, self._view, self._fingerprint)
 
 
 def _pairs(reply: Any) -> dict[bytes, bytes | None]:

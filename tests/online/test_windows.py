@@ -17,7 +17,7 @@ from store.online.connection import parse_target
 from store.online.conversations import Knowledge, read_state, replace_state
 from store.online.views import say
 from store.online.windowed_reads import KeysWanted, ViewTiles, read_stored
-from store.online.windows import apply_stream, keep_definition, tile_plan
+from store.online.windows import WindowedView, apply_stream, keep_definition, tile_plan
 from tests.redis_servers import RedisServer
 
 SECOND, HOUR, DAY = 1_000_000, 3_600_000_000, 86_400_000_000
@@ -54,7 +54,7 @@ def applied(session: RedisSession, events: list[StreamEvent], view: ViewDefiniti
 
 
 def read(session: RedisSession, view: ViewDefinition, knowledge: Knowledge | None = None) -> tuple[object, ...]:
-    wanted = [KeysWanted([KEY], (), (view,))]
+    wanted = [KeysWanted([KEY], (), (WindowedView.of(view),))]
     ((_, [tiles]),) = session.hold(read_stored(knowledge or Knowledge(PROJECT), wanted))
     return values(tiles)
 
@@ -130,7 +130,7 @@ def test_tiles_of_an_earlier_definition_are_read_by_it(session: RedisSession) ->
     session.hold(say([keep_definition(old)]))
     known = session.hold(read_state(PROJECT, old.name))
     session.hold(replace_state(PROJECT, old.name, known, ViewState(2, old.fingerprint, seam=Seam(0, 0))))
-    wanted = [KeysWanted([KEY], (), (new,))]
+    wanted = [KeysWanted([KEY], (), (WindowedView.of(new),))]
     ((_, [tiles]),) = session.hold(read_stored(Knowledge(PROJECT), wanted))
     assert tiles.plan.hops == (HOUR,)
     assert values(tiles) == (1, 1.0)
