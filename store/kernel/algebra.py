@@ -24,7 +24,7 @@ Integers beyond 64 bits are slots of signed big-endian bytes.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import reduce
@@ -177,6 +177,14 @@ def _prepared_square(value: Any) -> Any:
 
 
 def _merged_sums(slots: Sequence[Any]) -> Any:
+    kinds = set(map(type, slots))
+    if kinds == {int}:
+        return packed_int(sum(slots))
+    if kinds == {list} and set(map(len, slots)) == {2}:
+        totals, powers = zip(*slots, strict=True)
+        if set(map(type, totals)) == {int}:
+            power = min(powers)
+            return _lowest(sum([total << (own - power) for total, own in slots]), power)
     floats = [slot for slot in slots if isinstance(slot, list)]
     if not floats:
         return packed_int(sum([_int(slot) for slot in slots]))
@@ -296,18 +304,27 @@ def merge(layout: StateLayout, states: Sequence[State]) -> State:
     return merged
 
 
-def merge_into(layout: StateLayout, states: Sequence[State], feature: WindowFeature) -> Any:
-    """Returns one feature of all events of some states: `finalize` of `merge`, of the feature's column alone."""
-    column = next(column for column in layout.columns if column.name == feature.column)
-    count_place = column.slots[Part.COUNT]
-    having = [state for state in states if state[count_place]]
-    if not having:
+def merged_value(column: ColumnLayout, slots_of: Sequence[Sequence[Any]], feature: WindowFeature) -> Any:
+    """Returns a feature of all events of some states: `finalize` of `merge`, without what the feature does not need.
+
+    Args:
+        column: the feature's.
+        slots_of: by place in a state the slots of all states, one after the other.
+
+    Raises:
+        SumOverflow: a sum of integers beyond int64.
+    """
+    counts = slots_of[column.slots[Part.COUNT]]
+    count = sum(counts)
+    if not count:
         return 0 if feature.function.name == "count" else None
-    state: State = [None] * layout.width
-    state[count_place] = sum([each[count_place] for each in having])
+    state: dict[int, Any] = {column.slots[Part.COUNT]: count}
+    is_whole = 0 not in counts
     for part in _PARTS_OF[feature.function.name]:
         place = column.slots[part]
-        slots = [each[place] for each in having]
+        slots = slots_of[place]
+        if not is_whole:
+            slots = [slot for slot, counted in zip(slots, counts, strict=True) if counted]
         state[place] = slots[0] if len(slots) == 1 else _MERGE[part](slots, column.kept_values)
     return finalized(column, state, feature)
 
@@ -327,8 +344,12 @@ def finalize(layout: StateLayout, state: State | None, feature: WindowFeature) -
     return finalized(column, state, feature)
 
 
-def finalized(column: ColumnLayout, state: State, feature: WindowFeature) -> Any:
-    """Returns the value of a feature from a state with at least one value in its column."""
+def finalized(column: ColumnLayout, state: Mapping[int, Any] | State, feature: WindowFeature) -> Any:
+    """Returns the value of a feature from a state with at least one value in its column.
+
+    Args:
+        state: at least the slots that the feature needs, by their places.
+    """
     name = feature.function.name
     count: int = state[column.slots[Part.COUNT]]
     if name == "count":
@@ -349,7 +370,7 @@ def finalized(column: ColumnLayout, state: State, feature: WindowFeature) -> Any
     return percentile(slot, feature.function.parameter)
 
 
-def _of_sums(column: ColumnLayout, state: State, feature: WindowFeature) -> Any:
+def _of_sums(column: ColumnLayout, state: Mapping[int, Any] | State, feature: WindowFeature) -> Any:
     name, count = feature.function.name, state[column.slots[Part.COUNT]]
     slot = state[column.slots[Part.SUM]]
     if isinstance(slot, list):

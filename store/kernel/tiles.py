@@ -14,14 +14,16 @@ made for a key is one text: a version byte and an array of entries. What the str
 (`store.kernel.stream_tiles`).
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from store.errors import StoredRowError
-from store.kernel.algebra import State, StateLayout, SumOverflow, merge, merge_into
+from store.kernel.algebra import ColumnLayout, State, StateLayout, SumOverflow, merge, merged_value
 from store.kernel.windows import WindowFeature, floor_to, hops_of, reach_us
 
 VERSION: Final = 1
@@ -38,6 +40,8 @@ GRACE_US: Final = 60_000_000
 
 START, LEVEL, LINE, STATE = 0, 1, 2, 3
 """Places in an entry."""
+
+_start_of = itemgetter(START)
 
 Entry = list[Any]
 TileKey = tuple[int, int, int]
@@ -76,11 +80,14 @@ class TilePlan:
     layout: StateLayout
     hops: tuple[int, ...]
     reach_us: int
+    column_of: Mapping[str, ColumnLayout] = field(hash=False)
 
     @classmethod
     def of(cls, features: Sequence[WindowFeature]) -> "TilePlan":
         """Returns the plan of a view's windowed features."""
-        return cls(tuple(features), StateLayout.of(features), hops_of(features), reach_us(features))
+        layout = StateLayout.of(features)
+        by_name = {column.name: column for column in layout.columns}
+        return cls(tuple(features), layout, hops_of(features), reach_us(features), by_name)
 
     def limits(self, now_us: int) -> "Limits":
         """Returns how far back tiles of each hop are needed at a time."""
@@ -197,16 +204,22 @@ def window_values(
     Args:
         counted: the entries that count at that time, as `counted_entries` gives them.
     """
-    of_start: dict[int, list[State]] = {}
+    newest_first = sorted(counted, key=_start_of, reverse=True)
+    starts = [-entry[START] for entry in newest_first]
+    slots_of: list[Sequence[Any]] = [*zip(*newest_first, strict=True)][STATE:] or [()] * plan.layout.width
+    of_window: dict[int, tuple[list[Sequence[Any]], int | None]] = {}
     values = []
     for feature in wanted:
         start_us = feature.start_us(now_us)
-        states = of_start.get(start_us)
-        if states is None:
-            states = of_start[start_us] = [entry[STATE:] for entry in counted if entry[START] >= start_us]
-        newest_us = max([state[0] for state in states], default=None)
+        if start_us not in of_window:
+            # Every window ends now, so a longer one has the entries of a shorter one and some more.
+            count = bisect_right(starts, -start_us)
+            inside = [slots[:count] for slots in slots_of]
+            of_window[start_us] = inside, max(inside[0], default=None)
+        inside, newest_us = of_window[start_us]
         try:
-            values.append(WindowValue(merge_into(plan.layout, states, feature), newest_us))
+            value = merged_value(plan.column_of[feature.column], inside, feature)
+            values.append(WindowValue(value, newest_us))
         except SumOverflow:
             values.append(WindowValue(None, newest_us, is_overflow=True))
     return values

@@ -62,6 +62,7 @@ def _columns(part: JsonPart, rows: ViewRows, counts: dict[tuple[str, str], int])
         return [_JsonColumn(values[place], said, stamped) for place, _ in part.features]
     columns = []
     own_times = rows.feature_times
+    written: dict[int, msgspec.Raw] = {}
     statuses: Sequence[str] | None = None
     said, alike = msgspec.Raw(), 0
     for place, convert in part.features:
@@ -71,7 +72,10 @@ def _columns(part: JsonPart, rows: ViewRows, counts: dict[tuple[str, str], int])
             said = msgspec.Raw(_encode(statuses))
         alike += 1
         ready = values[place] if convert is None else convert(values[place])
-        at = stamped if own_times is None else msgspec.Raw(times_json(own_times[place]))
+        at = stamped
+        if own_times is not None:
+            times = own_times[place]
+            at = written.get(id(times)) or written.setdefault(id(times), msgspec.Raw(times_json(times)))
         columns.append(_JsonColumn(ready, said, at))
     _count(counts, part.view, statuses or (), alike)
     return columns

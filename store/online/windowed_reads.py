@@ -149,6 +149,13 @@ def read_windowed(read: ViewRead, tiles: ViewTiles, now_us: int) -> tuple[ViewRo
     found = [_values_of(read, tiles, key, known, now_us) for key in tiles.keys]
     by_name = {feature.name: [values[i] for values in found] for i, feature in enumerate(known)}
     overflows = sum(value.is_overflow for values in found for value in values)
+    # Features of one window share their times, which are then written once.
+    times_of = {}
+    for feature in known:
+        window = feature.window_us, feature.hop_us
+        if window not in times_of:
+            times_of[window] = EventTimes([value.event_us for value in by_name[feature.name]])
+    window_of = {feature.name: (feature.window_us, feature.hop_us) for feature in known}
     columns, statuses, times = [], [], []
     nothing = [None] * len(found)
     for column in read.wanted:
@@ -157,13 +164,12 @@ def read_windowed(read: ViewRead, tiles: ViewTiles, now_us: int) -> tuple[ViewRo
             statuses.append([NOT_FOUND] * len(found))
             times.append(EventTimes(nothing))
             continue
-        values = by_name[column.name]
-        plain = [value.value for value in values]
+        plain = [value.value for value in by_name[column.name]]
         if column.type_name.startswith(_TIMESTAMP):
             plain = [_seconds(value) for value in plain]
         columns.append(plain)
         statuses.append([NULL_VALUE if value is None else PRESENT for value in plain])
-        times.append(EventTimes([value.event_us for value in values]))
+        times.append(times_of[window_of[column.name]])
     newest = [max([v.event_us for v in values if v.event_us is not None], default=None) for values in found]
     return ViewRows(columns, statuses, EventTimes(newest), feature_times=times), overflows
 
