@@ -91,6 +91,11 @@ class Metrics:
         self.future_rows = Counter(
             "larder_lookup_future_rows_total", "Rows looked up whose event time had not come.", registry=self.registry
         )
+        self.overflows = Counter(
+            "larder_lookup_overflows_total",
+            "Windowed sums of integers beyond int64, answered as nulls.",
+            registry=self.registry,
+        )
         self.row_age = _ManyAtOnce(
             "larder_lookup_row_age_seconds",
             "Request time less event time of the rows looked up; below zero for rows whose time had not come.",
@@ -167,6 +172,8 @@ class Metrics:
         self.keys.inc(sum([answer.row_count for answer in lookups]))
         if future_rows := sum([answer.future_rows for answer in lookups]):
             self.future_rows.inc(future_rows)
+        if overflows := sum([answer.overflows for answer in lookups]):
+            self.overflows.inc(overflows)
         ages: defaultdict[str, list[float]] = defaultdict(list)
         totals: defaultdict[tuple[str, str], int] = defaultdict(int)
         for answer in lookups:

@@ -32,6 +32,7 @@ class LookupAnswer(msgspec.Struct, frozen=True):
         status_counts: how many values of each view have each status.
         view_rows: views, each with the event times of its rows read, in microseconds since the epoch.
         future_rows: rows read whose event time lies after the request time.
+        overflows: windowed sums of integers beyond int64, answered as nulls.
     """
 
     content: bytes
@@ -40,6 +41,7 @@ class LookupAnswer(msgspec.Struct, frozen=True):
     status_counts: Mapping[tuple[str, str], int]
     view_rows: Sequence[tuple[str, Sequence[int]]]
     future_rows: int
+    overflows: int
 
 
 @dataclass(frozen=True, slots=True)

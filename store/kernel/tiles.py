@@ -206,7 +206,7 @@ def window_values(
     """
     newest_first = sorted(counted, key=_start_of, reverse=True)
     starts = [-entry[START] for entry in newest_first]
-    slots_of: list[Sequence[Any]] = [*zip(*newest_first, strict=True)][STATE:] or [()] * plan.layout.width
+    slots_of: Sequence[Sequence[Any]] = [*zip(*newest_first, strict=True)][STATE:] or [()] * plan.layout.width
     of_window: dict[int, tuple[list[Sequence[Any]], int | None]] = {}
     values = []
     for feature in wanted:

@@ -46,7 +46,9 @@ def json_answer(lookup: Lookup, found: Sequence[ViewRows], now_us: int, *, with_
     versions = form.versions if with_versions else b""
     metadata = msgspec.Raw(b"".join((b'{"feature_names":[', names, b"]", versions, b"}")))
     content = _encode(_JsonAnswer(metadata, results))
-    return LookupAnswer(content, now_us, lookup.row_count, counts, lookup.view_rows, lookup.future_rows)
+    return LookupAnswer(
+        content, now_us, lookup.row_count, counts, lookup.view_rows, lookup.future_rows, lookup.overflows
+    )
 
 
 def _columns(part: JsonPart, rows: ViewRows, counts: dict[tuple[str, str], int]) -> list[_JsonColumn]:
