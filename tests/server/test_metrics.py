@@ -39,7 +39,7 @@ def test_lookups_are_counted_together_as_each_alone(asked: list[tuple[list[int],
         for ages, counts in asked:
             event_us = [NOW_US - age for age in ages]
             status_counts = {("v", status): number for status, number in counts.items()}
-            metrics.count_lookup(LookupAnswer(b"", NOW_US, len(ages), status_counts, [("v", event_us)], 1))
+            metrics.count_lookup(LookupAnswer(b"", NOW_US, len(ages), status_counts, [("v", event_us)], 1, 2))
             metrics.count_request("/get-online-features", "POST", 200, 0.25)
             metrics.count_round_trip(0.0004)
 
@@ -63,6 +63,7 @@ def test_lookups_are_counted_together_as_each_alone(asked: list[tuple[list[int],
         assert added("larder_lookup_values_total", f"status={status}", "view=v") == expected
     assert added("larder_lookup_keys_total") == len(seconds)
     assert added("larder_lookup_future_rows_total") == len(asked)
+    assert added("larder_lookup_overflows_total") == 2 * len(asked)
     labels = ("method=POST", "path=/get-online-features", "status=200")
     assert added("larder_requests_total", *labels) == len(asked)
     assert added("larder_request_seconds_bucket", "le=0.25", "path=/get-online-features") == len(asked)
