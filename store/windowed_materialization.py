@@ -12,7 +12,7 @@ from store.kernel.coverage import Interval, ViewState
 from store.kernel.definitions import ViewDefinition
 from store.kernel.keys import batch_tiles_key
 from store.kernel.tiles import Seam, TilePlan, encode_batch
-from store.kernel.windows import floor_to, input_columns
+from store.kernel.windows import floor_to
 from store.limits import WINDOW_KEYS_AT_ONCE
 from store.offline.window_events import WindowEvents, window_events
 from store.online.client import RedisSession
@@ -78,15 +78,18 @@ class WindowedRun:
         """Whether the definition has changed since the last run."""
         return self.known.state.fingerprint not in ("", self.definition.fingerprint)
 
-    def events(self) -> WindowEvents:
+    def events(self, line_id: int = 0) -> WindowEvents:
         """Returns the events that are taken in.
+
+        Args:
+            line_id: events of the stream that land and arrived at or before it are in the source, and are taken in.
 
         Raises:
             SourceError: the source is not there, or lacks a column.
             WrongType: a join key that cannot be compared with its declared type.
         """
-        columns = input_columns(self.definition.windows)
-        return window_events(self.config, self.source, self.definition.join_keys, columns, self.interval)
+        line = None if self.definition.is_external else line_id
+        return window_events(self.config, self.definition, self.source, self.interval, line)
 
     def run(
         self, session: RedisSession, key_ttl_seconds: int | None, advance: Callable[[int], object], *, line_id: int = 0
@@ -95,7 +98,7 @@ class WindowedRun:
 
         Args:
             advance: is told how many events were taken in.
-            line_id: events of the stream that landed and arrived at or before it are in the source.
+            line_id: as for `events`.
 
         Raises:
             MaterializationBusy: another run was faster.
@@ -106,7 +109,7 @@ class WindowedRun:
         session.hold(say([keep_definition(self.definition)]))
         builder = TileBuilder(self.definition, self.plan, self.now_us)
         expires_ms = expiry_ms(self.plan, key_ttl_seconds)
-        batches = _counted(self.events().batches(), advance)
+        batches = _counted(self.events(line_id).batches(), advance)
         for commands in _batched(builder.entries(batches), view, generation, expires_ms):
             session.hold(say(commands))
         before = self.known.state

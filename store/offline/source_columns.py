@@ -20,13 +20,17 @@ _VIRTUAL_COLUMNS = frozenset({"file_row_number", "file_index"})
 
 @dataclass(frozen=True, slots=True)
 class NeededColumns:
-    """The columns that a query reads, by their names in the file; `owner` says for whom, in messages."""
+    """The columns that a query reads, by their names in the file; `owner` says for whom, in messages.
+
+    A file may lack those features that are `optional`: its rows have nulls there.
+    """
 
     owner: str
     keys: tuple[str, ...]
     event: str
     created: str | None
     features: tuple[str, ...]
+    optional: frozenset[str] = frozenset()
 
 
 def needed_columns(
@@ -216,7 +220,8 @@ def _require_columns(schema: pa.Schema, path: str, needed: NeededColumns, may_la
     roles = [("join key", name) for name in needed.keys if may_lack is None or name not in may_lack]
     roles += [("timestamp field", needed.event)]
     roles += [("created timestamp column", needed.created)] if needed.created else []
-    roles += [] if may_lack is None else [("feature", name) for name in needed.features if name not in may_lack]
+    may_lack_feature = needed.optional | (may_lack or frozenset())
+    roles += [] if may_lack is None else [("feature", name) for name in needed.features if name not in may_lack_feature]
     for role, name in roles:
         if name not in schema.names:
             raise SourceColumnMissing(

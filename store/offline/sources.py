@@ -20,6 +20,9 @@ from store.offline.footers import Footer, read_footers
 from store.offline.landed_files import ReadGuard, list_landed
 from store.offline.source_files import LANDED_SUFFIX, FoundFile, own_files, partition_types
 
+LARDER_ID = "__larder_id"
+"""In landed files the id of each row's event in the log; no column of the source."""
+
 _INSTANT = pa.timestamp("us", "UTC")
 
 

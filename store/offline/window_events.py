@@ -1,36 +1,43 @@
 """The events of a windowed view that a materialization takes in, those of one entity key next to each other."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from feast.data_source import DataSource
 from feast.repo_config import RepoConfig
 
-from store.kernel.definitions import Column
+from store.kernel.coverage import Interval
+from store.kernel.definitions import ViewDefinition
 from store.kernel.source_scan import Bounds, Scan, rows_sql
+from store.kernel.windows import input_columns
 from store.limits import WINDOW_EVENTS_AT_ONCE
 from store.offline.connection import batches_of, connected
 from store.offline.join_keys import check_declared_key
 from store.offline.settings import settings_of
 from store.offline.source_columns import needed_columns, scan_of, source_types
-from store.offline.sources import Source, file_source, open_source
+from store.offline.sources import LARDER_ID, Source, file_source, open_source
 
 EVENT_US, CREATED_US = "__event_us", "__created_us"
 
 
 @dataclass(frozen=True, slots=True)
 class WindowEvents:
-    """The events of a view between two instants.
+    """The events of a view that a materialization holds.
 
     Attributes:
+        batch_end_us: rows before it are events of the materialization.
+        line_id: of rows that came through the event log, those that arrived at or before it are, whatever their time,
+            and no others; None where the log plays no part.
         keys: join keys by name.
         columns: input columns by name.
     """
 
     source: Source
     scan: Scan
-    bounds: Bounds
+    start_us: int
+    batch_end_us: int
+    line_id: int | None
     config: RepoConfig
     keys: tuple[str, ...]
     columns: tuple[str, ...]
@@ -48,12 +55,18 @@ class WindowEvents:
 
     @property
     def _unordered_sql(self) -> str:
-        keys = self.scan.key_names
+        keys, features = self.scan.key_names, self.scan.feature_names[: len(self.columns)]
         created = "c_us" if self.scan.has_created else "CAST(NULL AS BIGINT) AS c_us"
         wanted = [*keys, "e_us", *(["c_us"] if self.scan.has_created else []), *self.scan.feature_names]
-        rows = rows_sql(self.scan, False, wanted, self.bounds)
-        conditions = [*(f"{key} IS NOT NULL" for key in keys), "e_us IS NOT NULL", self.bounds.condition("e_us")]
-        columns = ", ".join([*keys, "e_us", created, *self.scan.feature_names])
+        last_us = self.batch_end_us - 1
+        within, is_batch = Bounds(self.start_us, last_us), f"e_us <= {last_us}"
+        if self.line_id is not None:
+            within = Bounds(self.start_us)
+            arrived = f"CAST({self.scan.feature_names[-1]} AS BIGINT)"
+            is_batch = f"CASE WHEN {arrived} IS NULL THEN {is_batch} ELSE {arrived} <= {self.line_id} END"
+        rows = rows_sql(self.scan, False, wanted, within)
+        conditions = [*(f"{key} IS NOT NULL" for key in keys), f"e_us >= {self.start_us}", is_batch]
+        columns = ", ".join([*keys, "e_us", created, *features])
         return f"SELECT {columns} FROM ({rows}) WHERE {' AND '.join(conditions)}"
 
     def key_count(self) -> int:
@@ -77,13 +90,14 @@ class WindowEvents:
 
 
 def window_events(
-    config: RepoConfig,
-    source: DataSource,
-    join_keys: Sequence[Column],
-    columns: Sequence[str],
-    interval: tuple[int, int],
+    config: RepoConfig, definition: ViewDefinition, source: DataSource, span: Interval, line_id: int | None
 ) -> WindowEvents:
-    """Returns the events with start <= event time < end, in floor microseconds.
+    """Returns the events of a windowed view that a materialization holds.
+
+    Args:
+        span: the earliest event time that a window reaches, and the batch end, both in microseconds.
+        line_id: the line up to which events of the log belong to the materialization; None for an external source,
+            where their time alone decides.
 
     Raises:
         SourceError: the source is not there, or lacks a column.
@@ -92,11 +106,13 @@ def window_events(
     owner = f"source {source.name!r}"
     declared = file_source(source, owner)
     found = open_source(config, declared)
-    keys = tuple(key.name for key in join_keys)
+    keys = tuple(key.name for key in definition.join_keys)
+    columns = input_columns(definition.windows)
     needed = needed_columns(owner, declared, found, keys, columns)
+    if line_id is not None:
+        needed = replace(needed, features=(*needed.features, LARDER_ID), optional=frozenset({LARDER_ID}))
     scan = scan_of(found, needed)
-    for key, name in zip(join_keys, needed.keys, strict=True):
+    for key, name in zip(definition.join_keys, needed.keys, strict=True):
         check_declared_key(key, source_types(found, name), owner)
-    start_us, end_us = interval
-    within = scan.within(start_us, end_us - 1)
-    return WindowEvents(found, within, Bounds(start_us, end_us - 1), config, keys, tuple(columns))
+    within = scan.within(span.start_us, None if line_id is not None else span.end_us - 1)
+    return WindowEvents(found, within, span.start_us, span.end_us, line_id, config, keys, columns)
