@@ -21,7 +21,7 @@ from store.kernel.stream_tiles import (
     wanted_fields,
 )
 from store.kernel.tiles import GRACE_US, Seam, TilePlan
-from store.kernel.windows import Function, WindowFeature
+from store.kernel.windows import Function, WindowFeature, input_columns
 from store.limits import STREAM_KEYS_AT_ONCE, STREAM_SCRIPT_KEYS_MAX
 from store.online.commands import Command
 from store.online.conversations import Conversation, Generations, Knowledge, SlotOf, chunks, script
@@ -141,20 +141,44 @@ def apply_stream(
 ) -> Conversation[int]:
     """Applies events to the tiles of a windowed view, each once however often it is said; returns how many were new.
 
+    Until a changed definition has been built, lookups read tiles by the earlier one: these get the events too, as long
+    as the events still have the columns for it.
+
     Args:
         line_id: the last line drawn for the view in the events' partition, 0 for none.
         now_us: the clock's instant.
     """
-    plan = tile_plan(definition)
+    view = WindowedView.of(definition)
     remaining = iter(events.items())
     applied = 0
     while batch := dict(islice(remaining, STREAM_KEYS_AT_ONCE)):
-        state = knowledge.windows.get(definition.name, WindowState())
-        seam = state.seam if state.fingerprint == definition.fingerprint else None
-        moment = Moment.of(plan, now_us, line_id, seam)
-        applying = _Applying(knowledge, definition, moment, expiry_ms(plan, key_ttl_seconds), slot_of)
+        state = knowledge.windows.get(view.name, WindowState())
+        applying = _Applying(knowledge, view, _moment(view, state, now_us, line_id), key_ttl_seconds, slot_of)
         applied += yield from applying.apply(batch)
+        state = knowledge.windows[view.name]
+        if state.fingerprint not in ("", view.fingerprint):
+            earlier = WindowedView(view.name, state.fingerprint, (yield from load_plan(knowledge, state.fingerprint)))
+            if fitted := _for_plan(batch, view.plan, earlier.plan):
+                moment = _moment(earlier, state, now_us, line_id)
+                yield from _Applying(knowledge, earlier, moment, key_ttl_seconds, slot_of).apply(fitted)
     return applied
+
+
+def _moment(view: WindowedView, state: WindowState, now_us: int, line_id: int) -> Moment:
+    return Moment.of(view.plan, now_us, line_id, state.seam if state.fingerprint == view.fingerprint else None)
+
+
+def _for_plan(events: Events, given: TilePlan, wanted: TilePlan) -> Events:
+    """Returns events with the columns of another plan; none where they lack one."""
+    columns = input_columns(given.features)
+    try:
+        places = [columns.index(name) for name in input_columns(wanted.features)]
+    except ValueError:
+        return {}
+    return {
+        key: [event._replace(values=tuple(event.values[place] for place in places)) for event in of_key]
+        for key, of_key in events.items()
+    }
 
 
 class _Applying:
@@ -163,15 +187,15 @@ class _Applying:
     def __init__(
         self,
         knowledge: Knowledge,
-        definition: ViewDefinition,
+        view: WindowedView,
         moment: Moment,
-        expiry: int,
+        key_ttl_seconds: int | None,
         slot_of: SlotOf | None,
     ) -> None:
         self._knowledge = knowledge
-        self._view, self._fingerprint = definition.name, definition.fingerprint
+        self._view, self._fingerprint = view.name, view.fingerprint
         self._moment = moment
-        self._expiry = expiry
+        self._expiry = expiry_ms(view.plan, key_ttl_seconds)
         self._slot_of = slot_of
 
     def apply(self, events: Events) -> Conversation[int]:

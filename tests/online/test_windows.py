@@ -134,6 +134,18 @@ def test_tiles_of_an_earlier_definition_are_read_by_it(session: RedisSession) ->
     ((_, [tiles]),) = session.hold(read_stored(Knowledge(PROJECT), wanted))
     assert tiles.plan.hops == (HOUR,)
     assert values(tiles) == (1, 1.0)
+    applied(session, [event(1, 1.0), event(2, 2.0)], new)  # of which the earlier tiles had the first
+    ((_, [tiles]),) = session.hold(read_stored(Knowledge(PROJECT), wanted))
+    assert values(tiles) == (2, 3.0)
+    session.hold(
+        replace_state(
+            PROJECT,
+            old.name,
+            session.hold(read_state(PROJECT, old.name)),
+            ViewState(3, new.fingerprint, seam=Seam(0, 0)),
+        )
+    )
+    assert read(session, new) == (2, 3.0)
     session.client.flushall()
     session.hold(replace_state(PROJECT, old.name, session.hold(read_state(PROJECT, old.name)), ViewState(2, "0" * 16)))
     with pytest.raises(StoredRowError, match="0000000000000000"):
