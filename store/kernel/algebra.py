@@ -176,7 +176,21 @@ def _prepared_square(value: Any) -> Any:
     return _lowest(total * total, 2 * power)
 
 
+def _sum_of_two(a: Any, b: Any) -> list[Any] | None:
+    """Returns the sum of two slots of floats; None where they are not of the usual form."""
+    if type(a) is not list or type(b) is not list or len(a) != 2 or len(b) != 2:
+        return None
+    (total, power), (other, other_power) = a, b
+    if type(total) is not int or type(other) is not int:
+        return None
+    if power > other_power:
+        return _lowest((total << (power - other_power)) + other, other_power)
+    return _lowest(total + (other << (other_power - power)), power)
+
+
 def _merged_sums(slots: Sequence[Any]) -> Any:
+    if len(slots) == 2 and (summed := _sum_of_two(*slots)) is not None:
+        return summed
     kinds = set(map(type, slots))
     if kinds == {int}:
         return packed_int(sum(slots))
@@ -285,9 +299,30 @@ def prepare(layout: StateLayout, values: Sequence[Any], event_us: int, created_u
     return state
 
 
-def update(layout: StateLayout, state: State, values: Sequence[Any], event_us: int, created_us: int | None) -> State:
-    """Returns a state with one more event in it."""
-    return merge(layout, [state, prepare(layout, values, event_us, created_us)])
+def update(layout: StateLayout, state: State, values: Sequence[Any], event_us: int, created_us: int | None) -> None:
+    """Adds one event to a state, which nothing else may hold; the state is then that of `merge` with `prepare`."""
+    created = NO_CREATED if created_us is None else created_us
+    state[0] = max(state[0], event_us)
+    for column, value in zip(layout.columns, values, strict=True):
+        if not is_counted(value):
+            continue
+        if isinstance(value, float):
+            value += 0.0  # noqa: PLW2901 - of the two zeros only one is kept
+        slots = column.slots
+        if not state[slots[Part.COUNT]]:
+            for part, place in slots.items():
+                state[place] = _PREPARE[part](value, event_us, created)
+            continue
+        for part, place in slots.items():
+            if part is Part.COUNT:
+                state[place] += 1
+            elif part is Part.MIN:
+                state[place] = min(state[place], value)
+            elif part is Part.MAX:
+                state[place] = max(state[place], value)
+            else:
+                prepared = _PREPARE[part](value, event_us, created)
+                state[place] = _MERGE[part]((state[place], prepared), column.kept_values)
 
 
 def merge(layout: StateLayout, states: Sequence[State]) -> State:

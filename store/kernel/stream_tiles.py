@@ -8,12 +8,13 @@ those of one key are applied in the order of the log.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from store.errors import StoredRowError
-from store.kernel.algebra import State, merge, prepare
+from store.kernel.algebra import State, prepare, update
 from store.kernel.tiles import (
     GRACE_US,
     LEVEL,
@@ -118,6 +119,7 @@ class Change:
     newest_us: int
 
 
+@lru_cache(maxsize=65_536)
 def field_of(key: TileKey) -> bytes:
     """Returns the name of the field that holds a tile."""
     start, level, line = key
@@ -158,21 +160,20 @@ def changed(
     if not fresh:
         return None
     plan = moment.plan
-    groups: dict[TileKey, list[State]] = {}
-    for event in fresh:
-        place = moment.place(event)
-        if place is not None:
-            state = prepare(plan.layout, event.values, event.event_us, event.created_us)
-            groups.setdefault(place, []).append(state)
+    states: dict[TileKey, State] = {}
     if is_whole:
         values = [raw for name, raw in known.items() if raw is not None and name != APPLIED]
-        for entry in decode_stream(values):
-            groups.setdefault((entry[START], entry[LEVEL], entry[LINE]), []).append(entry[STATE:])
-    else:
-        for place, group in groups.items():
-            if (raw := known.get(field_of(place))) is not None:
-                group.append(_entry(raw)[STATE:])
-    states = {place: merge(plan.layout, group) for place, group in groups.items()}
+        states = {(entry[START], entry[LEVEL], entry[LINE]): entry[STATE:] for entry in decode_stream(values)}
+    for event in fresh:
+        place = moment.place(event)
+        if place is None:
+            continue
+        if place not in states and not is_whole and (raw := known.get(field_of(place))) is not None:
+            states[place] = _entry(raw)[STATE:]
+        if place in states:
+            update(plan.layout, states[place], event.values, event.event_us, event.created_us)
+        else:
+            states[place] = prepare(plan.layout, event.values, event.event_us, event.created_us)
     if is_whole:
         states = settled(plan, states, seam=moment.seam, now_us=moment.now_us)
     stamp = moment.stamp if is_whole or applied is None else _stamped(applied)[1:]
