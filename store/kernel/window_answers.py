@@ -56,7 +56,7 @@ class WindowAnswers:
 def _empty(feature: WindowFeature, row_count: int) -> FeatureAnswers:
     name = feature.function.name
     is_float = name in NUMERIC and not (name == "sum" and feature.type_name == "INT64")
-    values: Ints | Floats = np.zeros(row_count, dtype=np.float64 if is_float else np.int64)
+    values: Ints | Floats = np.zeros(row_count) if is_float else np.zeros(row_count, dtype=np.int64)
     return FeatureAnswers(values, np.full(row_count, name == "count"), {}, [])
 
 
@@ -308,9 +308,7 @@ def _sums(column: _Column, moves: _Moves, asked: AskedGroup, key: tuple[str, int
     return found
 
 
-def _write_sums(
-    sums: _Sums, feature: WindowFeature, moves: _Moves, found: FeatureAnswers, first_place: int
-) -> None:
+def _write_sums(sums: _Sums, feature: WindowFeature, moves: _Moves, found: FeatureAnswers, first_place: int) -> None:
     place = slice(first_place, first_place + len(moves.counts))
     name = feature.function.name
     found.is_valid[place] = moves.counts > (1 if name in ("std", "var") else 0)

@@ -30,7 +30,7 @@ class InputColumn:
     """A column that is aggregated: what its integers mean.
 
     Attributes:
-        name: in the view.
+        name: what features call it by.
         ranks: of coded values, by code: integers in the order of the values; known once all events were seen.
         hashes: likewise their hashes.
         us_scale: of times, the microseconds of a unit, as numerator and denominator.
@@ -86,8 +86,8 @@ class EventChunk:
     """Events, in any order, as arrays of one length.
 
     `codes` are the codes of their keys; `event` their event times, without nulls; `created` their created times
-    (`NO_TIME_US` for a null), None where they play no part. `values` has the integers of each input column, `is_counted`
-    which of them are neither null nor NaN, None for all.
+    (`NO_TIME_US` for a null), None where they play no part. `values` has the integers of each input column,
+    `is_counted` which of them are neither null nor NaN, None for all.
     """
 
     codes: Ints
@@ -121,7 +121,7 @@ class Events:
     def of(cls, arrays: Sequence[Ints | Truths | None]) -> "Events":
         """Returns the events whose `arrays` these are."""
         columns = (len(arrays) - 4) // 2
-        return cls(*arrays[:4], tuple(arrays[4 : 4 + columns]), tuple(arrays[4 + columns :]))  # type: ignore[arg-type]
+        return cls(*arrays[:4], tuple(arrays[4 : 4 + columns]), tuple(arrays[4 + columns :]))  # type: ignore[call-arg, arg-type]
 
     @classmethod
     def joined(cls, pieces: Sequence["Events"]) -> "Events":

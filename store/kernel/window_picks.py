@@ -17,7 +17,7 @@ _DISTINCT_MAX = DISTINCT_HASHES_MAX
 
 
 @compiled
-def slide_extremes(
+def slide_extremes(  # noqa: C901, PLR0912, PLR0913, PLR0917 - as for `slide_ranks`
     starts: Ints,
     asked_starts: Ints,
     comes: Ints,
@@ -76,7 +76,7 @@ def slide_extremes(
 
 
 @compiled
-def slide_ends(
+def slide_ends(  # noqa: PLR0913, PLR0917 - as for `slide_ranks`
     starts: Ints,
     asked_starts: Ints,
     comes: Ints,
@@ -122,7 +122,7 @@ def slide_ends(
 
 
 @compiled
-def slide_lists(
+def slide_lists(  # noqa: PLR0913, PLR0917 - as for `slide_ranks`
     starts: Ints,
     asked_starts: Ints,
     comes: Ints,

@@ -99,7 +99,7 @@ class WindowSearch:
 
         kept = np.empty(len(chunk.codes), dtype=np.int64)
         ends = np.zeros(self.group_count + 1, dtype=np.int64)
-        codes, event_us = (np.require(array, requirements="CW") for array in (chunk.codes, chunk.event.us))
+        codes, event_us = (np.require(array, requirements=["C", "W"]) for array in (chunk.codes, chunk.event.us))
         window_moves.select_events(codes, event_us, self._asked.hulls, self._shift, kept, ends)
         events = self._events(chunk).taken(kept[: ends[-1]])
         if events.visible is not None and self._asked.has_cutoff:

@@ -166,7 +166,7 @@ def variance_of(total: Ints, total_count: int, squares: Ints, squares_count: int
 
 
 @compiled
-def slide_sums(  # noqa: C901, PLR0912, PLR0913, PLR0914, PLR0915, PLR0917 - calls in the loop cost more than what they do
+def slide_sums(  # noqa: C901, PLR0912, PLR0913, PLR0915, PLR0917 - calls in a loop cost more than what they do
     asked_starts: Ints,
     comes: Ints,
     comes_ends: Ints,
@@ -257,15 +257,9 @@ def slide_sums(  # noqa: C901, PLR0912, PLR0913, PLR0914, PLR0915, PLR0917 - cal
                         fourth_digit = (carrying >> 32) + np.int64(large >> np.uint64(32))
                         place, left = (2 * shift) >> 5, (2 * shift) & 31
                         squares[place] += sign * ((first_digit << left) & _DIGIT)
-                        squares[place + 1] += sign * (
-                            ((first_digit << left) >> 32) + ((second_digit << left) & _DIGIT)
-                        )
-                        squares[place + 2] += sign * (
-                            ((second_digit << left) >> 32) + ((third_digit << left) & _DIGIT)
-                        )
-                        squares[place + 3] += sign * (
-                            ((third_digit << left) >> 32) + ((fourth_digit << left) & _DIGIT)
-                        )
+                        squares[place + 1] += sign * (((first_digit << left) >> 32) + ((second_digit << left) & _DIGIT))
+                        squares[place + 2] += sign * (((second_digit << left) >> 32) + ((third_digit << left) & _DIGIT))
+                        squares[place + 3] += sign * (((third_digit << left) >> 32) + ((fourth_digit << left) & _DIGIT))
                         squares[place + 4] += sign * ((fourth_digit << left) >> 32)
             came, went = comes_ends[row], goes_ends[row]
             count = counts[row]
