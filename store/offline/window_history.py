@@ -149,7 +149,7 @@ class WindowHistory:
         if feature.function.name not in _VALUED:
             return pa.array(placed, mask=~is_valid, from_pandas=False)
         if not feature.function.parameter:
-            return values.values(placed, is_valid)
+            return values.values(placed.view(np.int64), is_valid)
         lengths = np.where(found.is_valid, found.values, 0)
         all_there = np.ones(len(found.elements), dtype=bool)
         lists = lists_of(values.values(found.elements, all_there), lengths.astype(np.int64), found.is_valid)
