@@ -35,6 +35,7 @@ from store.kernel.newest_rows import LateRows
 from store.limits import MATERIALIZE_BATCH_ROWS, MATERIALIZE_LATE_SECONDS, MATERIALIZE_WRITERS
 from store.offline import DuckDBOfflineStore
 from store.offline.latest import LatestRows, latest_rows
+from store.offline.window_columns import check_declared_windows
 from store.online import RedisOnlineStore, repo_path_of
 from store.online.bulk import BulkWriter
 from store.online.client import RedisSession
@@ -90,10 +91,13 @@ class DuckDBComputeEngine(ComputeEngine):
 
         Raises:
             DefinitionError: a view that cannot be materialized as declared.
+            SourceError: a windowed view's source, where it has files, does not have a column or cannot be read.
         """
         del project, views_to_delete, entities_to_delete, entities_to_keep
         for view in views_to_keep:
             refuse_unsupported(view)
+            if is_windowed(view) and isinstance(self.offline_store, DuckDBOfflineStore):
+                check_declared_windows(self.repo_config, view)
 
     def teardown_infra(self, project: str, fvs: Sequence[AnyView], entities: Sequence[Entity]) -> None:
         """Does nothing: what the engine keeps lives beside the rows, and the online store removes both."""

@@ -6,6 +6,7 @@ Features are read last and for the chosen rows alone, because moving wide rows i
 Source: design section 3.1 for the semantics, section 5 for the shape.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from store.kernel.instants import NO_TIME_US
@@ -36,17 +37,29 @@ def candidates_sql(scan: Scan, keys_table: str, window: Window, *, is_ns: bool, 
         is_ns: whether nanoseconds play a part.
         has_created: whether created times do.
     """
+    return _matching_sql(scan, keys_table, window, ("ptr",), is_ns=is_ns, has_created=has_created)
+
+
+def events_sql(scan: Scan, keys_table: str, window: Window, *, is_ns: bool, has_created: bool) -> str:
+    """Returns the SELECT of the events that windows can hold: as `candidates_sql`, with `f0..` instead of `ptr`."""
+    return _matching_sql(scan, keys_table, window, scan.feature_names, is_ns=is_ns, has_created=has_created)
+
+
+def _matching_sql(
+    scan: Scan, keys_table: str, window: Window, others: Sequence[str], *, is_ns: bool, has_created: bool
+) -> str:
     keys = scan.key_names
     units = ("us", "ns") if is_ns else ("us",)
     times = [f"e_{unit}" for unit in units] + ([f"c_{unit}" for unit in units] if has_created else [])
     within = Bounds(window.low_us, window.high_us)
-    rows = rows_sql(scan.within(within.low, within.high), False, [*keys, *times, "ptr"], within)
+    rows = rows_sql(scan.within(within.low, within.high), False, [*keys, *times, *others], within)
     selected = [_without_null(name) for name in times]
     code = "w.code" if keys else "CAST(0 AS BIGINT) AS code"
     equal = " AND ".join(f"r.{key} = w.{key}" for key in keys)
     join = f" JOIN {keys_table} w ON {equal}" if keys else ""
     known = f" WHERE r.c_us <= {window.created_high_us}" if has_created and window.created_high_us is not None else ""
-    return f"SELECT {', '.join([code, *selected, 'r.ptr'])} FROM ({rows}) r{join}{known}"
+    wanted = [code, *selected, *(f"r.{name}" for name in others)]
+    return f"SELECT {', '.join(wanted)} FROM ({rows}) r{join}{known}"
 
 
 def features_sql(scan: Scan, wanted_table: str, window: Window) -> str:

@@ -140,5 +140,10 @@ def distinct_count(hashes: npt.NDArray[np.uint64]) -> int:
     """Returns how many distinct values there are, from the smallest of their hashes as `smallest` gives them."""
     if len(hashes) < DISTINCT_HASHES_MAX:
         return len(hashes)
+    return estimated_distinct(int(hashes[-1]))
+
+
+def estimated_distinct(largest_kept: int) -> int:
+    """Returns how many distinct values there are, from the greatest of as many hashes as are kept."""
     # The largest of k kept hashes lies, on average, at the k-th part of the distinct ones' space.
-    return round((len(hashes) - 1) * _HASH_SPACE / (int(hashes[-1]) + 1))
+    return round((DISTINCT_HASHES_MAX - 1) * _HASH_SPACE / (largest_kept + 1))

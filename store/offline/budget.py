@@ -24,6 +24,9 @@ _DEFAULT_SHARE = 0.8
 _DUCKDB_SHARE, _BLOCK_SHARE = 0.45, 0.25
 """What DuckDB and the block of entity rows take; the rest is Python, Feast and the libraries."""
 
+_EVENT_SHARE = 0.1
+"""What the events of windows take before they are spilled; most retrievals have none."""
+
 _BLOCK_ROW_BYTES = 300
 """An entity row besides its features: key, times, codes, and what each search keeps of it."""
 
@@ -36,11 +39,12 @@ _TEXT_BYTES, _LIST_BYTES = 64, 512
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Memory for DuckDB in bytes, entity rows taken at a time, sources at a time."""
+    """Memory for DuckDB in bytes, entity rows taken at a time, sources at a time, memory for the events of one."""
 
     duckdb_bytes: int
     block_rows: int
     workers: int
+    event_bytes: int
 
 
 def bytes_of(amount: str) -> int:
@@ -79,7 +83,8 @@ def budget_of(
     row_bytes = _BLOCK_ROW_BYTES + 2 * sum(map(_width, features))
     block = _clamped(int(_BLOCK_SHARE * total / row_bytes), BLOCK_ROWS_MIN, BLOCK_ROWS_MAX)
     blocks = max(1, -(-row_count // block))
-    return Budget(int(_DUCKDB_SHARE * total), max(1, -(-row_count // blocks)), workers)
+    event_bytes = int(_EVENT_SHARE * total / workers)
+    return Budget(int(_DUCKDB_SHARE * total), max(1, -(-row_count // blocks)), workers, event_bytes)
 
 
 def _width(kind: pa.DataType) -> int:

@@ -20,7 +20,7 @@ from store.definitions_from_feast import view_definition
 from store.errors import SourceUnreadable, WrongType, shown
 from store.offline.delta import read_delta
 from store.offline.digest import has_digest
-from store.offline.requested import PlannedHistory
+from store.offline.planned import Planned
 
 MANIFEST_KEY = "larder.manifest"
 """The key of the manifest among the key-value metadata of a Parquet file."""
@@ -36,7 +36,7 @@ _NS_PER_SECOND = 10**9
 def inputs_of(
     config: RepoConfig,
     given: pa.Schema,
-    histories: Sequence[PlannedHistory],
+    histories: Sequence[Planned],
     on_demand: Sequence[Any],
     request: dict[str, Any],
 ) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _data_file(path: Path) -> Path:
     return inside if inside.is_file() else path
 
 
-def _view(config: RepoConfig, history: PlannedHistory, number: int) -> dict[str, Any]:
+def _view(config: RepoConfig, history: Planned, number: int) -> dict[str, Any]:
     part = history.parts[number]
     view = part.requested.view
     definition = view_definition(config.project, view)

@@ -19,7 +19,7 @@ from store.offline.common_types import read_type
 from store.offline.connection import ConnectionSettings, batches_of, connected
 from store.offline.entity_rows import DEFAULT_TIMESTAMP_COLUMN, EntityRows, checked_rows
 from store.offline.entity_sources import SpooledRows
-from store.offline.requested import RequestedView
+from store.offline.planned import RequestedView
 from store.offline.source_columns import needed_columns, scan_of, source_types
 from store.offline.sources import Source, file_source, open_source
 

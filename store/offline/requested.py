@@ -1,7 +1,7 @@
 """What a retrieval asks for, checked against files and entity rows, with views that read the same history together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -9,74 +9,34 @@ from feast.feature_view import FeatureView
 from feast.repo_config import RepoConfig
 from feast.types import from_feast_to_pyarrow_type
 
-from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_unsupported, ttl_us
+from store.definitions_from_feast import (
+    batch_source_of,
+    join_key_columns,
+    refuse_unsupported,
+    ttl_us,
+    view_definition,
+)
 from store.errors import EntityRowsError, UnknownObject
+from store.kernel.windows import WindowFeature, input_columns
 from store.offline.entity_rows import EntityRows
 from store.offline.join_keys import check_join_key
+from store.offline.planned import (
+    CheckedView,
+    JoinKey,
+    Planned,
+    PlannedHistory,
+    PlannedWindows,
+    RequestedView,
+    ViewPart,
+    WindowPart,
+    owner_of,
+)
 from store.offline.searches import History
 from store.offline.source_columns import NeededColumns, needed_columns, scan_of, source_types
 from store.offline.sources import Source, file_source, open_source
-
-
-@dataclass(frozen=True, slots=True)
-class RequestedView:
-    """A feature view of a retrieval: the features asked for, their columns in the answer, their declared types."""
-
-    view: FeatureView
-    features: tuple[str, ...]
-    columns: tuple[str, ...]
-    types: tuple[pa.DataType | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class JoinKey:
-    """A column of the entity rows, and the types that it is compared with; `owner` says for whom, in messages."""
-
-    number: int
-    column: str
-    source_types: tuple[pa.DataType, ...]
-    owner: str
-
-
-@dataclass(frozen=True, slots=True)
-class ViewPart:
-    """One view's part of a history: its place in the request, and which of the fetched columns `f0..` are its own."""
-
-    number: int
-    requested: RequestedView
-    ttl_us: int
-    features: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedHistory:
-    """A history that one or more views read: the rows of one source, under the same keys and times."""
-
-    source: Source
-    keys: tuple[JoinKey, ...]
-    search: History
-    parts: tuple[ViewPart, ...]
-
-    @property
-    def owner(self) -> str:
-        """Returns whose history it is, for people."""
-        return ", ".join(repr(part.requested.view.projection.name_to_use()) for part in self.parts)
-
-    @property
-    def feature_types(self) -> list[pa.DataType]:
-        """Returns the types of all features that are fetched, as far as they are declared."""
-        return [kind or pa.string() for part in self.parts for kind in part.requested.types]
-
-
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """A view that fits its source and the entity rows."""
-
-    requested: RequestedView
-    source: Source
-    needed: NeededColumns
-    columns: tuple[str, ...]
-    """The entity rows' columns of its join keys."""
+from store.offline.window_columns import check_window_columns, columns_of
+from store.offline.window_history import WindowHistory
+from store.windows_from_feast import is_windowed
 
 
 def requested_view(view: FeatureView, references: Sequence[str], has_full_names: bool) -> RequestedView:
@@ -111,8 +71,8 @@ def plan_histories(
     added: Mapping[str, str],
     *,
     is_cut_by_created: bool,
-) -> tuple[PlannedHistory, ...]:
-    """Returns the histories that a retrieval searches, after all checks that need no scan.
+) -> tuple[Planned, ...]:
+    """Returns the histories and windows that a retrieval searches, after all checks that need no scan.
 
     Args:
         added: the columns that on-demand views will add to the answer, with the reference of each.
@@ -125,17 +85,19 @@ def plan_histories(
     _refuse_clashes(rows, views, added)
     opened: dict[str, Source] = {}
     keys: dict[tuple[Any, ...], JoinKey] = {}
-    shared: dict[tuple[Any, ...], list[tuple[int, _Checked]]] = {}
+    shared: dict[tuple[Any, ...], list[tuple[int, CheckedView]]] = {}
     join_keys: dict[tuple[Any, ...], tuple[JoinKey, ...]] = {}
     for number, requested in enumerate(views):
         checked = _checked(config, requested, rows, opened, keys)
         needed = checked.needed
-        same = (id(checked.source), needed.keys, needed.event, needed.created, checked.columns)
+        same = (id(checked.source), needed.keys, needed.event, needed.created, checked.columns, bool(checked.windows))
         shared.setdefault(same, []).append((number, checked))
         types = [source_types(checked.source, name) for name in needed.keys]
         join_keys[same] = tuple(keys[pair] for pair in zip(checked.columns, types, strict=True))
     return tuple(
-        _history(number, found, join_keys[same], is_cut_by_created)
+        _windows(found, join_keys[same], is_cut_by_created)
+        if found[0][1].windows
+        else _history(number, found, join_keys[same], is_cut_by_created)
         for number, (same, found) in enumerate(shared.items())
     )
 
@@ -146,7 +108,7 @@ def _checked(
     rows: EntityRows,
     opened: dict[str, Source],
     keys: dict[tuple[Any, ...], JoinKey],
-) -> _Checked:
+) -> CheckedView:
     """Returns a view that was checked, having noted the sources and join keys that it needs."""
     view = requested.view
     refuse_unsupported(view)
@@ -158,8 +120,12 @@ def _checked(
         opened[identity] = open_source(config, declared)
     source = opened[identity]
     names = [column.name for column in join_key_columns(view)]
-    needed = needed_columns(owner, declared, source, names, requested.features)
+    windows = _asked_windows(config, requested, source) if is_windowed(view) else ()
+    wanted = input_columns(windows) if windows else requested.features
+    needed = needed_columns(owner, declared, source, names, wanted)
     scan_of(source, needed)
+    stored = dict(zip(wanted, needed.features, strict=True))
+    windows = tuple(replace(feature, column=stored[feature.column]) for feature in windows)
     columns = []
     for name, in_file in zip(names, needed.keys, strict=True):
         column = view.projection.join_key_map.get(name, name)
@@ -168,11 +134,25 @@ def _checked(
         check_join_key(rows, column, types, f"{owner}: {label}")
         keys.setdefault((column, types), JoinKey(len(keys), column, types, f"{owner}: {label}"))
         columns.append(column)
-    return _Checked(requested, source, needed, tuple(columns))
+    return CheckedView(requested, source, needed, tuple(columns), windows)
+
+
+def _asked_windows(config: RepoConfig, requested: RequestedView, source: Source) -> tuple[WindowFeature, ...]:
+    """Returns the windowed features that are asked of a view, in the order of the request, checked."""
+    definition = view_definition(config.project, requested.view)
+    known = {feature.name: feature for feature in definition.windows}
+    unknown = [name for name in requested.features if name not in known]
+    if unknown:
+        raise UnknownObject(
+            f"feature view {requested.view.name!r} has no feature {unknown[0]!r}; it has {sorted(known)}"
+        )
+    asked = tuple(known[name] for name in requested.features)
+    check_window_columns(replace(definition, windows=asked), columns_of(source))
+    return asked
 
 
 def _history(
-    number: int, found: Sequence[tuple[int, _Checked]], keys: tuple[JoinKey, ...], is_cut: bool
+    number: int, found: Sequence[tuple[int, CheckedView]], keys: tuple[JoinKey, ...], is_cut: bool
 ) -> PlannedHistory:
     """Returns the history that some views share, with the features of all of them."""
     first = found[0][1]
@@ -192,6 +172,33 @@ def _history(
     ttls = [part.ttl_us for part in parts]
     search = History(number, scan, max(ttls) if all(ttls) else 0, has_cutoff=is_cut and scan.has_created)
     return PlannedHistory(first.source, keys, search, parts)
+
+
+def _windows(found: Sequence[tuple[int, CheckedView]], keys: tuple[JoinKey, ...], is_cut: bool) -> PlannedWindows:
+    """Returns the windowed features of some views that read the same events, each feature once."""
+    first = found[0][1]
+    places: dict[WindowFeature, int] = {}
+    features: list[WindowFeature] = []
+    for feature in (feature for _, checked in found for feature in checked.windows):
+        # The same aggregate of two views, or of one by two names, is found once.
+        if places.setdefault(replace(feature, name=""), len(places)) == len(features):
+            features.append(feature)
+    parts = tuple(
+        WindowPart(place, checked.requested, tuple(places[replace(feature, name="")] for feature in checked.windows))
+        for place, checked in found
+    )
+    columns = input_columns(features)
+    needed = first.needed
+    scan = scan_of(first.source, NeededColumns(needed.owner, needed.keys, needed.event, needed.created, columns))
+    search = WindowHistory(
+        scan=scan,
+        features=tuple(features),
+        columns=columns,
+        key_columns=first.columns,
+        has_cutoff=is_cut and scan.has_created,
+        owner=f"feature view {owner_of(parts)}",
+    )
+    return PlannedWindows(first.source, keys, search, parts)
 
 
 def _refuse_clashes(rows: EntityRows, views: Sequence[RequestedView], added: Mapping[str, str]) -> None:

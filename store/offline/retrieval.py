@@ -5,11 +5,11 @@ fetched and put beside the entity rows. Memory is bounded by the block and by th
 a time (`budget`), so neither the number of entity rows nor that of source rows has to fit.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 import numpy as np
@@ -26,11 +26,17 @@ from store.offline.entity_keys import key_codes
 from store.offline.entity_rows import EntityBlock, EntityRows
 from store.offline.gather import Gatherer
 from store.offline.join_keys import join_key_column
+from store.offline.planned import JoinKey, Planned, PlannedHistory, PlannedWindows, ViewPart, WindowPart
 from store.offline.progress import Progress
-from store.offline.requested import JoinKey, PlannedHistory, ViewPart
 from store.offline.searches import AskedKeys, fetch, is_fresh
 
 _GIVEN = "larder_given"
+
+_LIST_ELEMENTS_MAX = 2**31 - 1
+"""Elements that the lists of one column of a block can have: Arrow counts them in 32 bits."""
+
+_PartTables: TypeAlias = list[tuple[ViewPart | WindowPart, pa.Table]]
+"""The features of each feature view that a search answers, aligned with the entity rows of a block."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class HistoricalAnswer:
     """A retrieval that is ready to run, as often as it is asked for: entity rows, and the histories to search."""
 
     rows: EntityRows
-    histories: tuple[PlannedHistory, ...]
+    histories: tuple[Planned, ...]
     settings: ConnectionSettings
 
     @property
@@ -48,6 +54,12 @@ class HistoricalAnswer:
         statements = []
         for history in self.histories:
             shown = history.search.window_between(low, high)
+            if isinstance(history, PlannedWindows):
+                statements.append(
+                    f"-- events that can count for {history.owner}: they are aggregated per entity row among them\n"
+                    + history.search.events_sql(shown, _keys_table(history.keys))
+                )
+                continue
             statements.append(
                 f"-- rows that can answer {history.owner}: the newest of each key by then is found among them\n"
                 + history.search.candidates_sql(shown, _keys_table(history.keys))
@@ -100,16 +112,19 @@ class HistoricalAnswer:
         keys = self._asked_keys(connection, block)
         cursors = [connection.cursor() for _ in self.histories]
 
-        def search(number: int) -> Matches:
-            history = self.histories[number]
-            found = history.search.search(cursors[number], block, keys[history.keys, history.search.is_ns(block)])
+        def search(number: int) -> Matches | _PartTables:
+            found = self._search(self.histories[number], cursors[number], block, keys)
             progress.advance()
             return found
 
-        def answer_by(number: int, matches: Matches) -> list[tuple[ViewPart, pa.Table]]:
-            found = _columns_of(cursors[number], self.histories[number], block, matches)
+        def answer_by(number: int, found: Matches | _PartTables) -> _PartTables:
+            history = self.histories[number]
+            if isinstance(history, PlannedHistory):
+                assert isinstance(found, Matches)
+                found = _columns_of(cursors[number], history, block, found)
             cursors[number].close()
             progress.advance()
+            assert not isinstance(found, Matches)
             return found
 
         columns: dict[int, pa.Table] = {}
@@ -120,6 +135,20 @@ class HistoricalAnswer:
             for field, column in zip(columns[number].schema, columns[number].columns, strict=True):
                 answer = answer.append_column(field, column)
         return answer
+
+    def _search(
+        self,
+        history: Planned,
+        cursor: duckdb.DuckDBPyConnection,
+        block: EntityBlock,
+        keys: Mapping[tuple[tuple[JoinKey, ...], bool], AskedKeys],
+    ) -> "Matches | _PartTables":
+        """Returns the rows that answer a block, or of windows the answers, which need no second look at the source."""
+        asked = keys[history.keys, history.search.is_ns(block)]
+        if isinstance(history, PlannedHistory):
+            return history.search.search(cursor, block, asked)
+        found = history.search.search(cursor, block, asked, self.settings, self._budget.event_bytes)
+        return [(part, _named(part, [found[place] for place in part.places])) for part in history.parts]
 
     def _asked_keys(
         self, connection: duckdb.DuckDBPyConnection, block: EntityBlock
@@ -146,7 +175,9 @@ class HistoricalAnswer:
     @cached_property
     def _budget(self) -> Budget:
         types = [kind for history in self.histories for kind in history.feature_types]
-        return budget_of(self.settings, types, self.rows.row_count, len(self.histories))
+        found = budget_of(self.settings, types, self.rows.row_count, len(self.histories))
+        lists = [history.kept_values for history in self.histories if isinstance(history, PlannedWindows)]
+        return replace(found, block_rows=min(found.block_rows, _LIST_ELEMENTS_MAX // max(lists, default=1)))
 
     @property
     def _locked_settings(self) -> ConnectionSettings:
@@ -164,8 +195,8 @@ def _keys_table(keys: tuple[JoinKey, ...]) -> str:
 
 
 def _each(
-    search: Callable[[int], Matches],
-    answer: Callable[[int, Matches], Any],
+    search: Callable[[int], Any],
+    answer: Callable[[int, Any], Any],
     cursors: Sequence[duckdb.DuckDBPyConnection],
     workers: int,
 ) -> Iterator[Any]:
@@ -196,12 +227,12 @@ def _each(
 
 def _columns_of(
     cursor: duckdb.DuckDBPyConnection, history: PlannedHistory, block: EntityBlock, matches: Matches
-) -> list[tuple[ViewPart, pa.Table]]:
+) -> _PartTables:
     """Returns the columns of each feature view that reads a history, aligned with the entity rows of a block."""
     fresh = {ttl_us: is_fresh(matches, block, ttl_us) for ttl_us in {part.ttl_us for part in history.parts}}
     is_wanted = np.logical_or.reduce(list(fresh.values()))
     rows = fetch(cursor, history.search, matches, is_wanted)
-    answers = []
+    answers: _PartTables = []
     gatherers = {ttl_us: Gatherer(rows.places, is_answered) for ttl_us, is_answered in fresh.items()}
     for part in history.parts:
         columns = [gatherers[part.ttl_us].taken(rows.features.column(name)) for name in part.features]
@@ -209,7 +240,7 @@ def _columns_of(
     return answers
 
 
-def _named(part: ViewPart, columns: Sequence[pa.ChunkedArray]) -> pa.Table:
+def _named(part: ViewPart | WindowPart, columns: Sequence[pa.ChunkedArray | pa.Array]) -> pa.Table:
     """Returns features under their names and in the types of the answer."""
     fitted = []
     for column, declared in zip(columns, part.requested.types, strict=True):

@@ -153,6 +153,12 @@ def open_source(config: RepoConfig, source: FileSource) -> Source:
         ) from error
 
 
+def has_files(config: RepoConfig, source: FileSource) -> bool:
+    """Whether anything stands where a source has its files or its landed ones, be it readable or not."""
+    resolved = resolve_path(config, source.path)
+    return Path(resolved).is_file() or bool(own_files(resolved)) or landed_folder(resolved).is_dir()
+
+
 def _opened(resolved: str, source: FileSource) -> Source:
     table = read_delta(resolved, source.name) if isinstance(source.file_format, DeltaFormat) else None
     own = own_files(resolved) if table is None else [FoundFile(file.path, file.partition) for file in table.files]
