@@ -20,6 +20,9 @@ from store.offline.footers import Footer, read_footers
 from store.offline.landed_files import ReadGuard, list_landed
 from store.offline.source_files import LANDED_SUFFIX, FoundFile, own_files, partition_types
 
+LARDER_ID = "__larder_id"
+"""In landed files the id of each row's event in the log; no column of the source."""
+
 _INSTANT = pa.timestamp("us", "UTC")
 
 
@@ -215,10 +218,12 @@ def _schema_of(files: Sequence[SourceFile], table: DeltaSnapshot | None) -> pa.S
     """Returns the columns of a source: of a Delta table as its log says, else of its own files, else of landed ones."""
     if table is not None:
         return table.schema
-    described = [file for file in files if not file.is_landed] or files
+    own = [file for file in files if not file.is_landed]
     found: dict[str, list[pa.DataType]] = {}
-    for schema in {id(file.schema): file.schema for file in described}.values():
+    for schema in {id(file.schema): file.schema for file in own or files}.values():
         for column in schema:
+            if column.name == LARDER_ID and not own:
+                continue
             found.setdefault(column.name, []).append(column.type)
     return pa.schema([(name, _one_type(kinds)) for name, kinds in found.items()])
 
