@@ -21,7 +21,8 @@ from store.offline.landed_files import ReadGuard, ScratchFile, list_landed, publ
 from store.offline.landing import ROW_GROUP_ROWS, fit_to_source, landing_in
 from store.offline.sources import LARDER_ID, landed_folder, open_source, resolve_path
 
-class AlreadyLanded(Exception):  # noqa: N818 - no error: the caller leaves out what landed and goes on
+
+class AlreadyLanded(Exception):
     """Rows of these ids, or later ones, have landed by somebody else."""
 
     def __init__(self, landed: Mapping[str, int]) -> None:
@@ -51,6 +52,7 @@ def land_logged_rows(
             "rename the column"
         )
     folder = landed_folder(resolve_path(config, source.path))
+    table = _with_columns_of(schema, table, source)
     fitted = fit_to_source(table, schema, source).append_column(LARDER_ID, pa.array(ids, pa.int64()))
     with landing_in(folder):
         scratch = ScratchFile(folder)
@@ -63,6 +65,17 @@ def land_logged_rows(
         except BaseException:
             scratch.discard()
             raise
+
+
+def _with_columns_of(schema: pa.Schema, table: pa.Table, source: FileSource) -> pa.Table:
+    """Returns rows with the columns that the source has by now: null where they had none yet, gone where they are."""
+    mapping = source.field_mapping or {}
+    names = {mapping.get(name, name): name for name in schema.names}
+    table = table.select([name for name in table.column_names if name in names or name in schema.names])
+    for in_view, name in names.items():
+        if in_view not in table.column_names and name not in table.column_names:
+            table = table.append_column(in_view, pa.nulls(table.num_rows, schema.field(name).type))
+    return table
 
 
 def landed_ids(folder: Path) -> dict[str, int]:

@@ -81,7 +81,7 @@ class PushName:
         return cls(token_bytes(12), b"", is_kept=False)
 
 
-class Moved(Exception):  # noqa: N818 - no error: the caller takes what was taken into account and goes on
+class Moved(Exception):
     """A partition has taken more from an origin than was believed."""
 
     def __init__(self, partition: int, taken: str) -> None:
@@ -90,15 +90,18 @@ class Moved(Exception):  # noqa: N818 - no error: the caller takes what was take
         self.taken = taken
 
 
-def open_log(knowledge: Knowledge, partitions: int, fresh_name: str) -> Conversation[StreamLog]:
+def open_log(knowledge: Knowledge, partitions: int, besides: Sequence[Command] = ()) -> Conversation[StreamLog]:
     """Returns the event log of a project; the first to ask makes it with the partitions that it is to have.
+
+    Args:
+        besides: commands that are said in the same round trip.
 
     Raises:
         ConfigError: it has another number of partitions.
     """
     key = keys.stream_key(knowledge.project)
-    made: list[Command] = [("HSETNX", key, "partitions", partitions), ("HSETNX", key, "name", fresh_name)]
-    *_, (kept, name) = yield [*made, ("HMGET", key, "partitions", "name")]
+    made: list[Command] = [("HSETNX", key, "partitions", partitions), ("HSETNX", key, "name", token_bytes(8).hex())]
+    *_, (kept, name) = yield [*besides, *made, ("HMGET", key, "partitions", "name")]
     if int(kept) != partitions:
         raise ConfigError(
             f"online_store.stream_partitions is {partitions}, but the event log of project {knowledge.project!r} has "
@@ -274,9 +277,9 @@ def draw_line(log: StreamLog, view: str, now_us: int) -> Conversation[int]:
 # --- schemas ------------------------------------------------------------------------------------
 
 
-def keep_schema(project: str, tag: bytes, schema: bytes) -> Conversation[None]:
-    """Keeps a schema of logged rows beside the log."""
-    yield [("HSETNX", keys.schemas_key(project), tag, schema)]
+def keep_schema(project: str, tag: bytes, schema: bytes) -> Command:
+    """Returns the command that keeps a schema of logged rows beside the log, should it not be there yet."""
+    return ("HSETNX", keys.schemas_key(project), tag, schema)
 
 
 def load_schema(project: str, tag: bytes) -> Conversation[bytes | None]:

@@ -8,38 +8,34 @@ from store.online.conversations import Conversation, script
 
 
 class Owner(NamedTuple):
-    """The holder of a lease: the token that tells it from those before it, and the worker's name."""
+    """The holder of a lease, by the token that tells it from those before it: a number and the worker's name."""
 
     token: str
-    worker: str
 
     @property
-    def text(self) -> str:
-        """What the lease holds."""
-        return f"{self.token} {self.worker}"
+    def worker(self) -> str:
+        """The worker's name."""
+        return self.token.partition(":")[2]
 
 
 def own(project: str, task: str, worker: str, lease_ms: int) -> Conversation[Owner | None]:
     """Takes the lease on a task; None where somebody holds it."""
     _, digest = script("log_own")
     (token,) = yield [("EVALSHA", digest, 2, keys.owner_key(project, task), _state(project, task), worker, lease_ms)]
-    return Owner(token.decode(), worker) if token else None
+    return Owner(token.decode()) if token else None
 
 
 def keep(project: str, task: str, owner: Owner, lease_ms: int) -> Conversation[bool]:
     """Renews a lease, or gives it back for 0 ms; whether it was still held."""
     _, digest = script("log_keep")
-    (is_held,) = yield [("EVALSHA", digest, 1, keys.owner_key(project, task), owner.text, lease_ms)]
+    (is_held,) = yield [("EVALSHA", digest, 1, keys.owner_key(project, task), owner.token, lease_ms)]
     return bool(is_held)
 
 
 def owners(project: str, tasks: Sequence[str]) -> Conversation[dict[str, Owner | None]]:
     """Returns who holds the lease on each of some tasks, None where nobody does."""
     replies = yield [("GET", keys.owner_key(project, task)) for task in tasks]
-    return {
-        task: None if held is None else Owner(*held.decode().split(" ", 1))
-        for task, held in zip(tasks, replies, strict=True)
-    }
+    return {task: None if held is None else Owner(held.decode()) for task, held in zip(tasks, replies, strict=True)}
 
 
 def show_alive(project: str, worker: str, lease_ms: int) -> Conversation[list[str]]:

@@ -5,7 +5,7 @@
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return ''
 end
-local token = string.format('%.0f', redis.call('HINCRBY', KEYS[2], 'tokens', 1))
+local token = string.format('%.0f:%s', redis.call('HINCRBY', KEYS[2], 'tokens', 1), ARGV[1])
 redis.call('HSET', KEYS[2], 'token', token)
-redis.call('SET', KEYS[1], token .. ' ' .. ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[1], token, 'PX', ARGV[2])
 return token
