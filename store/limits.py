@@ -211,6 +211,9 @@ LINE_ATTEMPTS_MAX = 20
 LINE_SLACK_US = 1_000
 """How far beyond the last id of all partitions a line is drawn at first: pushes go on meanwhile."""
 
+LINE_SECONDS_MAX = 300.0
+"""How long a materialization waits until what was pushed before it has landed: a full log takes its worker minutes."""
+
 DEAD_LETTERS_MAX = 10_000
 """Rows kept that did not fit; beyond it the oldest go, and are counted."""
 

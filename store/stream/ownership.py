@@ -19,7 +19,7 @@ from store.limits import OWNER_SECONDS, STALL_SECONDS_MAX
 from store.online.stream_owners import Owner, keep, leave, own, show_alive
 from store.stream.context import StreamContext
 
-_LEASE_MS = int(OWNER_SECONDS * 1_000)
+LEASE_MS = int(OWNER_SECONDS * 1_000)
 _log = structlog.get_logger("larder.ingest")
 
 
@@ -29,21 +29,18 @@ def worker_name(only: Sequence[int] | None = None) -> str:
     return name if only is None else f"{name}|{','.join(map(str, sorted(only)))}"
 
 
-class Ownership:
-    """The tasks that a worker owns, and those that fall to it.
+class Renewal:
+    """Renews the leases that a worker holds, in a thread of its own.
 
     Attributes:
         owned: by task the lease.
     """
 
     def __init__(self, context: StreamContext, worker: str) -> None:
-        """Begins to renew leases, and to tell that the worker lives."""
         self.worker = worker
         self.owned: dict[str, Owner] = {}
         self._context = context
         self._session = context.another_session()
-        self._tasks: tuple[str, ...] = ()
-        self._wanted: frozenset[str] = frozenset()
         self._lost: set[str] = set()
         self._turned = time.monotonic()
         self._is_due = threading.Event()
@@ -51,34 +48,14 @@ class Ownership:
         self._thread = threading.Thread(target=self._renew_for_ever, name="leases", daemon=True)
 
     def start(self) -> None:
-        """Tells that the worker lives, and begins to renew what it will own."""
-        self._beat()
+        """Begins to renew."""
         self._thread.start()
 
-    def turn(self, tasks: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Takes what is free and falls to this worker; called at every turn of its work.
-
-        Args:
-            tasks: all that there are.
-
-        Returns:
-            Tasks that are lost or have to be given back with `release`, and tasks that were taken.
-        """
+    def take_lost(self) -> set[str]:
+        """Returns the tasks whose leases were lost since the last call; it tells too that the worker goes round."""
         self._turned = time.monotonic()
-        if tuple(tasks) != self._tasks:
-            self._tasks = tuple(tasks)
-            self._is_due.set()
         lost, self._lost = self._lost, set()
-        for task in lost:
-            self.owned.pop(task, None)
-        ended = [*lost, *(task for task in self.owned if task not in self._wanted)]
-        taken = []
-        for task in sorted(self._wanted - self.owned.keys()):
-            owner = self._context.session.hold(own(self._context.project, task, self.worker, _LEASE_MS))
-            if owner is not None:
-                self.owned[task] = owner
-                taken.append(task)
-        return ended, taken
+        return {task for task in lost if self.owned.pop(task, None) is not None}
 
     def release(self, task: str) -> None:
         """Gives a task back, so that another worker can take it at once."""
@@ -87,13 +64,12 @@ class Ownership:
             self._context.session.hold(keep(self._context.project, task, owner, 0))
 
     def close(self) -> None:
-        """Gives everything back and tells that the worker is gone."""
+        """Gives everything back."""
         self._ended.set()
         self._is_due.set()
         self._thread.join()
         for task in list(self.owned):
             self.release(task)
-        self._context.session.hold(leave(self._context.project, self.worker))
         self._session.close()
 
     def _renew_for_ever(self) -> None:
@@ -111,9 +87,51 @@ class Ownership:
                 _log.warning("leases cannot be renewed", error=str(error))
 
     def _beat(self) -> None:
-        project = self._context.project
-        living = self._session.hold(show_alive(project, self.worker, _LEASE_MS))
         for task, owner in list(self.owned.items()):
-            if not self._session.hold(keep(project, task, owner, _LEASE_MS)):
+            if not self._session.hold(keep(self._context.project, task, owner, LEASE_MS)):
                 self._lost.add(task)
+
+
+class Ownership(Renewal):
+    """The tasks that a worker owns, and those that fall to it among all workers."""
+
+    def __init__(self, context: StreamContext, worker: str) -> None:
+        super().__init__(context, worker)
+        self._tasks: tuple[str, ...] = ()
+        self._wanted: frozenset[str] = frozenset()
+
+    def start(self) -> None:
+        """Tells that the worker lives, and begins to renew what it will own."""
+        self._beat()
+        super().start()
+
+    def turn(self, tasks: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Takes what is free and falls to this worker; called at every turn of its work.
+
+        Args:
+            tasks: all that there are.
+
+        Returns:
+            Tasks that are lost or have to be given back with `release`, and tasks that were taken.
+        """
+        if tuple(tasks) != self._tasks:
+            self._tasks = tuple(tasks)
+            self._is_due.set()
+        ended = [*self.take_lost(), *(task for task in self.owned if task not in self._wanted)]
+        taken = []
+        for task in sorted(self._wanted - self.owned.keys()):
+            owner = self._context.session.hold(own(self._context.project, task, self.worker, LEASE_MS))
+            if owner is not None:
+                self.owned[task] = owner
+                taken.append(task)
+        return ended, taken
+
+    def close(self) -> None:
+        """Gives everything back and tells that the worker is gone."""
+        super().close()
+        self._context.session.hold(leave(self._context.project, self.worker))
+
+    def _beat(self) -> None:
+        living = self._session.hold(show_alive(self._context.project, self.worker, LEASE_MS))
+        super()._beat()
         self._wanted = assigned(self.worker, living, self._tasks)

@@ -189,7 +189,7 @@ class PartitionRun:
         keys = self._keys(route, entity_set, rows, table)
         event_us, created_us = event_times(table, route.timestamp_field, route.created)
         for view in views:
-            columns = [window_values(table.column(name)) for name in view.inputs]
+            columns = [window_values(view.name, name, table.column(name)) for name in view.inputs]
             events: dict[bytes, list[StreamEvent]] = {}
             for place in places:
                 key, at_us = keys[place], event_us[place]

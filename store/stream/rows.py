@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.types as pat
 
 from store.arrow_rows import us_and_ns
-from store.feast_values import plain_from_arrow
-from store.kernel.definitions import Column
+from store.tile_batches import input_values
 
 _TAG_BYTES = 8
 _SCHEMAS_KEPT = 1_000
@@ -58,15 +57,17 @@ def event_times(table: pa.Table, timestamp_field: str, created: str) -> tuple[li
     return event, us_and_ns(table.column(created))[0].to_pylist() if created else [None] * table.num_rows
 
 
-def window_values(column: pa.ChunkedArray) -> list[Any]:
-    """Returns an input column of windows as the algebra takes it; times are whole seconds, as Feast has them."""
-    kind = column.type
-    if pat.is_timestamp(kind) or pat.is_date(kind):
-        return plain_from_arrow(Column("", "UNIX_TIMESTAMP"), column)
-    if pat.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-    values: list[Any] = column.to_pylist()
-    return values
+def window_values(view: str, name: str, column: pa.ChunkedArray) -> list[Any]:
+    """Returns an input column of windows as the algebra takes it, the very values that a materialization takes.
+
+    Raises:
+        DefinitionError: a column of a type that cannot be aggregated.
+    """
+    values, is_valid = input_values(view, name, column.combine_chunks())
+    listed: list[Any] = values.tolist()
+    if is_valid.all():
+        return listed
+    return [value if valid else None for value, valid in zip(listed, is_valid.tolist(), strict=True)]
 
 
 def is_window_type(kind: pa.DataType) -> bool:
