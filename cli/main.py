@@ -122,6 +122,21 @@ def erase(
 
 
 @app.command()
+def ingest(
+    repo: Repo = Path("feature_repo"),
+    partitions: Annotated[str, typer.Option(help="Only these partitions, as in 0,3-5; any by default.")] = "",
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics on this port.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="The address of that port.")] = "127.0.0.1",
+) -> None:
+    """Apply the events of windowed views to Redis and land them: the worker of the event log."""
+    from cli.ingest import run
+
+    raise typer.Exit(run(repo, partitions, (metrics_host, metrics_port) if metrics_port else None))
+
+
+@app.command()
 def token(
     name: Annotated[str, typer.Option(help="Who the token is for; shown in refusals.")] = "new-token",
     scope: Annotated[list[str] | None, typer.Option(help="read, write or admin; repeat for several.")] = None,

@@ -6,6 +6,7 @@ owns is drained by whoever waits, with the worker's own code.
 
 import time
 from collections.abc import Sequence
+from typing import Self
 
 from store.errors import OnlineStoreTimeout
 from store.limits import LINE_SECONDS_MAX
@@ -73,7 +74,7 @@ class _Drain:
         self._partitions = Partitions(context)
         self._renewal: Renewal | None = None
 
-    def __enter__(self) -> "_Drain":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

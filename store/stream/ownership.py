@@ -20,6 +20,9 @@ from store.online.stream_owners import Owner, keep, leave, own, show_alive
 from store.stream.context import StreamContext
 
 LEASE_MS = int(OWNER_SECONDS * 1_000)
+_TRY_SECONDS = 0.2
+"""Between two attempts to take what another worker holds that has ended or is about to give it back."""
+
 _log = structlog.get_logger("larder.ingest")
 
 
@@ -99,6 +102,7 @@ class Ownership(Renewal):
         super().__init__(context, worker)
         self._tasks: tuple[str, ...] = ()
         self._wanted: frozenset[str] = frozenset()
+        self._try_at = 0.0
 
     def start(self) -> None:
         """Tells that the worker lives, and begins to renew what it will own."""
@@ -119,7 +123,9 @@ class Ownership(Renewal):
             self._is_due.set()
         ended = [*self.take_lost(), *(task for task in self.owned if task not in self._wanted)]
         taken = []
-        for task in sorted(self._wanted - self.owned.keys()):
+        missing = sorted(self._wanted - self.owned.keys()) if time.monotonic() >= self._try_at else []
+        self._try_at = time.monotonic() + _TRY_SECONDS if missing else self._try_at
+        for task in missing:
             owner = self._context.session.hold(own(self._context.project, task, self.worker, LEASE_MS))
             if owner is not None:
                 self.owned[task] = owner
