@@ -5,7 +5,7 @@ landed files the ids in them. So the place is recorded afterwards, and a worker 
 the place that was recorded last.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -188,18 +188,16 @@ class PartitionRun:
             return
         keys = self._keys(route, entity_set, rows, table)
         event_us, created_us = event_times(table, route.timestamp_field, route.created)
+        is_all = len(places) == table.num_rows
         for view in views:
             columns = [window_values(view.name, name, table.column(name)) for name in view.inputs]
-            events: dict[bytes, list[StreamEvent]] = {}
-            for place in places:
-                key, at_us = keys[place], event_us[place]
-                if key is None or at_us is None:
-                    continue
-                values = tuple([column[place] for column in columns])
-                event = StreamEvent(
-                    rows.ids[place], rows.line_ids[place], rows.events.is_landed, at_us, created_us[place], values
-                )
-                events.setdefault(key, []).append(event)
+            values = zip(*columns, strict=True)
+            listed = list(zip(keys, rows.ids, rows.line_ids, event_us, created_us, values, strict=True))
+            events: defaultdict[bytes, list[StreamEvent]] = defaultdict(list)
+            is_landed = rows.events.is_landed
+            for key, log_id, line_id, at_us, known_us, row in listed if is_all else [listed[p] for p in places]:
+                if key is not None and at_us is not None:
+                    events[key].append(StreamEvent(log_id, line_id, is_landed, at_us, known_us, row))
             self._apply_view(view, events, lambda event: rows.ids.index(event.log_id), (route, table))
 
     def _apply_view(

@@ -45,7 +45,11 @@ class KeyReader:
         """
         types = {column.name: column for column in self.definition.join_keys}
         columns = [plain_from_arrow(types[name], table.column(name)) for name in self._encoder.names]
-        return self._encoder.encode_all(columns, table.num_rows)
+        if len(columns) != 1 or set(map(type, columns[0])) == {int}:
+            return self._encoder.encode_all(columns, table.num_rows)
+        # Events come in bursts of few keys, and texts are encoded one by one. NaNs are no key, and each is its own.
+        known = {value: self._encoder.encode((value,)) for value in set(columns[0])}
+        return [known[value] for value in columns[0]]
 
 
 @dataclass(frozen=True)
