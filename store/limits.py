@@ -223,6 +223,9 @@ DEAD_LETTER_BYTES_MAX = 64 * 1024
 INBOX_ENTRIES_MAX = 500
 """Entries of an inbox, or messages of a topic, that are checked and passed on together."""
 
+INBOX_BYTES_MAX = 4 * 1024 * 1024
+"""Bytes of rows read from an inbox together, from which on fewer are read the next time."""
+
 INBOX_ROW_BYTES_MAX = 1024 * 1024
 """One row of an inbox or topic as JSON; a longer one goes to the dead letters."""
 

@@ -55,10 +55,13 @@ class Push:
     logged: LoggedPush | None = None
 
 
-def checked_push(config: RepoConfig, request: PushRequest, views: Sequence[Any], now_us: int) -> Push:
+def checked_push(
+    config: RepoConfig, request: PushRequest, views: Sequence[Any], now_us: int, *, is_logged: bool = False
+) -> Push:
     """Returns a push whose every row fits the batch source of the views that it feeds.
 
-    A created timestamp column that is not given is filled with `now_us`, the instant of arrival.
+    A created timestamp column that is not given is filled with `now_us`, the instant of arrival. With `is_logged` its
+    rows go into the event log whatever they feed, and what lands lands from there.
 
     Raises:
         PushedRowsError: a column or row that does not fit, or a row from the future.
@@ -95,9 +98,10 @@ def checked_push(config: RepoConfig, request: PushRequest, views: Sequence[Any],
         _refuse_nulls_in_lists(what, view, timed)
     writes = tuple(_view_write(config, view, timed) for view in plain)
     in_views = _in_view_names(table, source)
-    if "online" in request.to and route.views:
-        return Push(row_count, writes, (), LoggedPush(route, in_views, is_landed="offline" in request.to))
-    return Push(row_count, writes, ((views[0], in_views),) if "offline" in request.to else ())
+    lands, is_applied = "offline" in request.to, "online" in request.to and bool(route.views)
+    if is_applied or is_logged:
+        return Push(row_count, writes, (), LoggedPush(route, in_views, lands, is_applied))
+    return Push(row_count, writes, ((views[0], in_views),) if lands else ())
 
 
 def _columns_of(view: Any) -> list[str]:

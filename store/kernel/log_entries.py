@@ -139,8 +139,9 @@ def assigned(worker: str, workers: Sequence[str], tasks: Sequence[str]) -> froze
         tasks: partitions by their numbers and feeds by their names.
     """
     mine = []
+    only = {each: may_own(each) for each in sorted(workers)}
     for place, task in enumerate(tasks):
-        able = [w for w in sorted(workers) if (only := may_own(w)) is None or (task.isdigit() and int(task) in only)]
+        able = [each for each, own in only.items() if own is None or not task.isdigit() or int(task) in own]
         if able and able[place % len(able)] == worker:
             mine.append(task)
     return frozenset(mine)

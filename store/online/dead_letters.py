@@ -7,9 +7,7 @@ from store.kernel import keys
 from store.limits import DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX
 from store.online.conversations import Conversation, script
 
-WAITING, REPLAYED = "waiting", "replayed"
-REPLAYING = "replaying "
-"""Before the partition into which a letter's row is being put."""
+WAITING, REPLAYING, REPLAYED = "waiting", "replaying", "replayed"
 
 _PAGE = 500
 

@@ -55,12 +55,14 @@ class PartitionAppend:
         origin: where it comes from in an order of its own, "" for a push.
         taken: up to where the partition took from this origin before, as its state has it.
         upto: up to where it then has taken.
+        is_bounded: whether a full log refuses it. Copies are not: the room for them was there when they were pushed.
     """
 
     entries: Sequence[LoggedEntry]
     origin: str = ""
     taken: str = ""
     upto: str = ""
+    is_bounded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +169,18 @@ def _calls(
         first = appends.pop(home)
         appends = {home: first, **appends}
     total = sum(len(each.entries) for each in appends.values())
-    if not is_clustered and total <= APPEND_ENTRIES_MAX:
-        yield dict(appends), dict.fromkeys(appends, 0)
+    # An origin's position moves once for all entries that come with it.
+    is_whole = total <= APPEND_ENTRIES_MAX or any(each.origin for each in appends.values())
+    if not is_clustered and is_whole:
+        yield dict(appends), {p: 0 if each.is_bounded else -1 for p, each in appends.items()}
         return
     for partition, each in appends.items():
-        assert not each.origin or len(each.entries) <= APPEND_ENTRIES_MAX, "an origin's step is one call"
+        if is_whole:
+            yield {partition: each}, {partition: 0 if each.is_bounded else -1}
+            continue
         for start in range(0, max(len(each.entries), 1), APPEND_ENTRIES_MAX):
             entries = each.entries[start : start + APPEND_ENTRIES_MAX]
-            later = len(each.entries) - start - len(entries)
-            yield {partition: PartitionAppend(entries, each.origin, each.taken, each.upto)}, {partition: later}
+            yield {partition: PartitionAppend(entries)}, {partition: len(each.entries) - start - len(entries)}
 
 
 def _append_command(
@@ -351,10 +356,17 @@ def read_entries(log: StreamLog, after: Mapping[int, int], count: int) -> Conver
     return {partition: [_raw(entry) for entry in reply] for partition, reply in zip(after, replies, strict=True)}
 
 
-def wait_entries(log: StreamLog, after: Mapping[int, int], block_ms: int) -> Conversation[None]:
-    """Returns when any of some partitions of one Redis has an entry after an id, at the latest after `block_ms`."""
-    names = [keys.partition_log_key(log.project, partition) for partition in after]
-    yield [("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *(f"{last}-1" for last in after.values()))]
+def wait_entries(
+    log: StreamLog, after: Mapping[int, int], inboxes: Sequence[bytes], block_ms: int
+) -> Conversation[None]:
+    """Returns when any of some partitions of one Redis has an entry after an id, or an inbox has any.
+
+    Args:
+        block_ms: at the latest after so many milliseconds.
+    """
+    names = [*(keys.partition_log_key(log.project, partition) for partition in after), *inboxes]
+    ids = [*(f"{last}-1" for last in after.values()), *("0" for _ in inboxes)]
+    yield [("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", *names, *ids)]
 
 
 def _raw(entry: Any) -> Raw:

@@ -44,7 +44,7 @@ class Forwarder:
                     break
             upto = str(line_ids[left[count - 1]])
             try:
-                self._append(target, PartitionAppend(entries, origin, taken, upto))
+                self._append(target, PartitionAppend(entries, origin, taken, upto, is_bounded=False))
             except Moved as moved:
                 self._taken[target, origin] = moved.taken
             else:

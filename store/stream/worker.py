@@ -12,6 +12,7 @@ from store.limits import LAND_RETRY_SECONDS, READ_BLOCK_MS, READ_ENTRIES_MAX
 from store.online.stream_log import Raw, read_entries, read_states, wait_entries
 from store.online.stream_owners import Owner
 from store.stream.context import StreamContext
+from store.stream.feeds import Feeds
 from store.stream.landing import LandingQueue
 from store.stream.ownership import Ownership, worker_name
 from store.stream.partition import PartitionRun
@@ -68,14 +69,15 @@ class Partitions:
             self._land()
         return any(read.values())
 
-    def wait(self, seconds: float) -> None:
-        """Waits until there may be something to do, at most so long."""
+    def wait(self, seconds: float, inboxes: Sequence[bytes] = ()) -> None:
+        """Waits until there may be something to do, or an inbox has an entry, at most so long."""
         seconds = min(seconds, max(self._landing.due_in_seconds(), self._land_at - time.monotonic(), 0.0))
-        if not self.runs or self._landing.is_full or not self._context.knowledge.is_ordered:
-            time.sleep(min(seconds, _IDLE_SECONDS if self.runs else seconds))
+        has_streams = bool(self.runs or inboxes)
+        if not has_streams or self._landing.is_full or not self._context.knowledge.is_ordered:
+            time.sleep(min(seconds, _IDLE_SECONDS if has_streams else seconds))
         elif (block_ms := int(seconds * 1_000)) > 0:
             after = {partition: run.cursor for partition, run in self.runs.items()}
-            self._context.session.hold(wait_entries(self._context.log, after, block_ms))
+            self._context.session.hold(wait_entries(self._context.log, after, inboxes, block_ms))
 
     def _attempt(self, partition: int, work: Callable[[PartitionRun], None]) -> None:
         """Does some work of a partition; where it fails it begins anew a little later, or ends."""
@@ -121,6 +123,7 @@ class Worker:
         self.name = worker_name(only)
         self.partitions = Partitions(context)
         self._context = context
+        self._feeds = Feeds(context)
         self._ownership = Ownership(context, self.name)
         self._stopped = threading.Event()
 
@@ -148,21 +151,30 @@ class Worker:
             _log.info("worker stopped", worker=self.name)
 
     def _turn(self) -> None:
-        tasks = [str(partition) for partition in range(self._context.log.partitions)]
-        ended, taken = self._ownership.turn(tasks)
+        partitions = [str(partition) for partition in range(self._context.log.partitions)]
+        ended, taken = self._ownership.turn([*partitions, *self._feeds.tasks()])
         for task in ended:
             is_lost = task not in self._ownership.owned
-            self.partitions.end(int(task), is_lost=is_lost)
+            if task.isdigit():
+                self.partitions.end(int(task), is_lost=is_lost)
+            else:
+                self._feeds.end(task)
             self._ownership.release(task)
-            _log.info("partition given up", partition=int(task), is_lost=is_lost)
+            _log.info("given up", task=task, is_lost=is_lost)
         for task in taken:
-            self.partitions.begin(int(task), self._ownership.owned[task])
-            _log.info("partition taken", partition=int(task))
-        if not self.partitions.step():
-            self.partitions.wait(READ_BLOCK_MS / 1_000)
+            if task.isdigit():
+                self.partitions.begin(int(task), self._ownership.owned[task])
+            else:
+                self._feeds.begin(task)
+            _log.info("taken", task=task)
+        is_busy = self._feeds.step()
+        if not self.partitions.step() and not is_busy:
+            self.partitions.wait(READ_BLOCK_MS / 1_000, self._feeds.inboxes())
 
     def _end(self) -> None:
         try:
+            for task in self._feeds.owned():
+                self._feeds.end(task)
             for partition in list(self.partitions.runs):
                 self.partitions.end(partition, is_lost=False)
             self._ownership.close()

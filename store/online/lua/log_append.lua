@@ -3,7 +3,7 @@
 -- ARGV: the clock's instant; entries and bytes that a log holds at most; an idempotency key ('' for none), the digest of
 -- what came with it, for how many seconds today's keys are kept, how many of them at most. Then for each partition: an
 -- origin ('' for none), the position up to which it was taken before, the position up to which it is then; how many
--- entries more of the same push come to this log; how many entries come now; for each its rows, the lowest id that its
+-- entries more of the same push come to this log (-1: it takes them though it be full); how many entries come now; for each its rows, the lowest id that its
 -- first row may have, and its content.
 -- Returns {'ok', id of the last row in each partition (0: this push was there already)...}, or what stands against it
 -- and in which partition: {'full', i}, {'keys', i}, {'other', i}, {'moved', i, the position really taken}.
@@ -40,7 +40,8 @@ for i = 1, #KEYS / 4 do
       if really ~= p.taken then
         return { 'moved', i, really }
       end
-    elseif count > 0 then
+    end
+    if count > 0 and later >= 0 then
       local bytes = redis.call('HMGET', state, 'bytes', 'done_bytes')
       local held = (tonumber(bytes[1]) or 0) - (tonumber(bytes[2]) or 0)
       -- An empty log takes a push of any size, or the largest would never find room.
