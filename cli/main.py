@@ -1,6 +1,7 @@
 """The `larder` command: each subcommand imports what it needs when it runs, so that `--help` is quick."""
 
 import sys
+from enum import StrEnum
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
@@ -119,6 +120,45 @@ def erase(
     from cli.erase import run
 
     raise typer.Exit(run(repo, key, is_dry_run=dry_run, is_confirmed=yes, is_json=is_json))
+
+
+@app.command()
+def ingest(
+    repo: Repo = Path("feature_repo"),
+    partitions: Annotated[str, typer.Option(help="Only these partitions, as in 0,3-5; any by default.")] = "",
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serve Prometheus metrics on this port.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="The address of that port.")] = "127.0.0.1",
+) -> None:
+    """Apply the events of windowed views to Redis and land them: the worker of the event log."""
+    from cli.ingest import run
+
+    raise typer.Exit(run(repo, partitions, (metrics_host, metrics_port) if metrics_port else None))
+
+
+class LetterAction(StrEnum):
+    """What `larder deadletter` does."""
+
+    LIST = "list"
+    REPLAY = "replay"
+
+
+@app.command()
+def deadletter(
+    action: Annotated[LetterAction, typer.Argument(help="list or replay.")],
+    numbers: Annotated[list[int] | None, typer.Argument(help="Letters to replay; all that wait by default.")] = None,
+    repo: Repo = Path("feature_repo"),
+    row: Annotated[str | None, typer.Option(help="For one letter: its row corrected, as a JSON object.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="List those too that were replayed.")] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """List the rows of inboxes and topics that did not fit, or put them into the log once more."""
+    from cli.deadletter import list_letters, replay_letters
+
+    if action is LetterAction.LIST:
+        raise typer.Exit(list_letters(repo, is_all=every, is_json=is_json))
+    raise typer.Exit(replay_letters(repo, numbers or [], row, is_json=is_json))
 
 
 @app.command()

@@ -24,6 +24,7 @@ STATUS: dict[type[LarderError], int] = {
     errors.EntityRowsError: 422,
     errors.PushedRowsError: 422,
     errors.BadBody: 422,
+    errors.OtherPush: 422,
     errors.TooLarge: 413,
     # The operator's to repair; repeating the request does not help, so no Retry-After.
     errors.DefinitionError: 500,
@@ -39,6 +40,9 @@ STATUS: dict[type[LarderError], int] = {
     errors.OnlineStoreUnavailable: 503,
     errors.OnlineStoreTimeout: 503,
     errors.StoredRowError: 503,
+    errors.LogEntryError: 503,
+    errors.LogFull: 503,
+    errors.OwnershipLost: 503,
     errors.MaterializationBusy: 409,
 }
 """HTTP status of every class of `store.errors`; a class that is not here takes that of its nearest ancestor."""

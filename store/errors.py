@@ -9,6 +9,7 @@ LarderError
 │   ├── EntityRowsError                 entity rows without a usable timestamp column, or clashing names
 │   ├── PushedRowsError                 pushed rows do not fit the batch source's columns
 │   ├── BadBody                         a request body that cannot be parsed or lacks a field
+│   ├── OtherPush                       an idempotency key that came with another push before
 │   └── TooLarge                        a request beyond a named bound
 ├── DefinitionError (ValueError)        a definition in the feature repo cannot be served as declared
 ├── ConfigError (ValueError)            feature_store.yaml or the environment is wrong
@@ -22,7 +23,10 @@ LarderError
 ├── OnlineStoreError (RuntimeError)     Redis cannot serve
 │   ├── OnlineStoreUnavailable (ConnectionError)
 │   ├── OnlineStoreTimeout (TimeoutError)
-│   └── StoredRowError                  a stored row of a format that this version does not know
+│   ├── StoredRowError                  a stored row of a format that this version does not know
+│   ├── LogEntryError (ValueError)      an entry of the event log of a format that this version does not know
+│   ├── LogFull                         the event log has no room before its workers have caught up
+│   └── OwnershipLost                   another worker has taken over a partition of the event log
 └── MaterializationBusy (RuntimeError)  another run of the same view holds the lease
 
 Children also inherit the builtin named in brackets, so that callers who know only Python catch them.
@@ -93,6 +97,10 @@ class BadBody(InputError):
     """A request body that cannot be parsed, or that lacks or contradicts a field."""
 
 
+class OtherPush(InputError):
+    """An `Idempotency-Key` that has come before with another push; nothing of this one was written."""
+
+
 class TooLarge(InputError):
     """A request beyond a bound named in `store.limits`."""
 
@@ -147,6 +155,18 @@ class OnlineStoreTimeout(OnlineStoreError, TimeoutError):
 
 class StoredRowError(OnlineStoreError):
     """A stored row whose format or layout this version of Larder does not know."""
+
+
+class LogEntryError(OnlineStoreError, ValueError):
+    """An entry of the event log whose format this version of Larder does not know."""
+
+
+class LogFull(OnlineStoreError):
+    """The event log has no room for a push; it can be repeated when the workers have caught up."""
+
+
+class OwnershipLost(OnlineStoreError):
+    """Another worker has taken over a partition, so that nothing more may be written for it."""
 
 
 class MaterializationBusy(LarderError, RuntimeError):

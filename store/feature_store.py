@@ -14,13 +14,14 @@ from store.online import RedisOnlineStore, repo_path_of
 from store.online.rows import write_pushed
 from store.pushing import Landing, Push, checked_push
 from store.requests import PushRequest
+from store.stream.appending import PreparedPush
 
 
 class FeatureStore(feast.FeatureStore):
-    """Feast's `FeatureStore` whose pushes are checked whole and land once per batch source.
+    """Feast's `FeatureStore` whose pushes are checked whole, land once per batch source, and feed windowed views.
 
-    The stock class works as well, but it lands a push once per feature view that the source feeds, and writes
-    what it has checked row by row.
+    The stock class works as well, but it lands a push once per feature view that the source feeds, writes what it has
+    checked row by row, and raises KeyError for a source that feeds a windowed view.
     """
 
     def push(
@@ -50,6 +51,9 @@ class FeatureStore(feast.FeatureStore):
             for write in push.writes:
                 ttl_seconds = self.config.online_store.key_ttl_seconds
                 session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()), PUSH_SECONDS_MAX)
+            if push.logged is not None:
+                prepared = PreparedPush(push.logged, self.config.online_store.stream_partitions)
+                session.hold(prepared.converse(knowledge, online.clock(self.config).now_us()), PUSH_SECONDS_MAX)
         except BaseException:
             landing.discard()
             raise
@@ -75,6 +79,11 @@ class FeatureStore(feast.FeatureStore):
             for write in push.writes:
                 ttl_seconds = self.config.online_store.key_ttl_seconds
                 await session.hold(write_pushed(knowledge, write, ttl_seconds, session.slot_of()), PUSH_SECONDS_MAX)
+            if push.logged is not None:
+                partitions = self.config.online_store.stream_partitions
+                prepared = await asyncio.to_thread(PreparedPush, push.logged, partitions)
+                now_us = online.clock(self.config).now_us()
+                await session.hold(prepared.converse(knowledge, now_us), PUSH_SECONDS_MAX)
         except BaseException:
             landing.discard()
             raise

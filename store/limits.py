@@ -150,6 +150,85 @@ STREAM_KEYS_AT_ONCE = 1_000
 STREAM_SCRIPT_KEYS_MAX = 50
 """Entity keys of one script call that changes tiles: about 0.2 ms in which Redis serves nobody else."""
 
+# --- the event log ------------------------------------------------------------------------------
+STREAM_PARTITIONS_MAX = 256
+"""Partitions of the event log: each wants a worker's attention, and 256 workers are more than one Redis keeps busy."""
+
+LOG_ENTRIES_MAX = 200_000
+"""Entries of one partition that wait to be applied or landed; a full log answers 503 until its worker has caught up."""
+
+LOG_BYTES_MAX = 256 * 1024 * 1024
+"""The same in bytes: eight partitions whose worker is away take 2 GB of Redis before pushes are refused."""
+
+ENTRY_ROWS_MAX = 200
+"""Rows of one entry: reading an entry costs a hundred times what a row in it does, and 200 hide that."""
+
+ENTRY_BYTES_MAX = 64 * 1024
+"""Bytes after which an entry takes no further row: a row of a megabyte is an entry of its own."""
+
+APPEND_ENTRIES_MAX = 64
+"""Entries of one append: some 12,000 rows, in a few milliseconds of Redis. Up to here a push is one atomic step."""
+
+IDEMPOTENCY_KEYS_MAX = 1_000_000
+"""Idempotency keys that one partition keeps of one day: ten pushes a second, in some 100 MB."""
+
+IDEMPOTENCY_KEY_BYTES_MAX = 255
+"""An `Idempotency-Key`: a UUID has 36 characters, and names put together from several parts stay below this."""
+
+IDEMPOTENCY_DAYS_KEPT = 2
+"""Days for which keys are kept, the one on which they came included: so each is kept for 24 hours at least."""
+
+READ_ENTRIES_MAX = 500
+"""Entries of one partition that its worker reads and applies together."""
+
+READ_ROWS_MAX = 5_000
+"""Rows that are applied together: about 0.2 s of work, after which the worker's place is recorded."""
+
+READ_BLOCK_MS = 250
+"""How long a worker waits for an entry before it looks after leases and landing."""
+
+LAND_SECONDS = 1.0
+"""Rows of the log land together after at most so long: a source gets one file a second from each worker."""
+
+LAND_ROWS_MAX = 50_000
+"""Rows that wait to land together, beyond which they land at once; some 50 MB in the worker."""
+
+LAND_RETRY_SECONDS = 1.0
+"""After a landing that failed (no room, no folder) it is tried again; meanwhile the log keeps the rows."""
+
+TRIM_ENTRIES_MAX = 1_000
+"""Entries that are taken out of a log in one step, a millisecond of Redis."""
+
+OWNER_SECONDS = 6.0
+"""The lease on a partition, renewed at a third of this: what a partition waits for a new worker after a crash."""
+
+STALL_SECONDS_MAX = 60.0
+"""A worker that has not come round for so long no longer renews its leases: something holds it."""
+
+LINE_ATTEMPTS_MAX = 20
+"""Attempts to draw a line through all partitions: each leaves twice as much time before the line as the one before."""
+
+LINE_SLACK_US = 1_000
+"""How far beyond the last id of all partitions a line is drawn at first: pushes go on meanwhile."""
+
+LINE_SECONDS_MAX = 300.0
+"""How long a materialization waits until what was pushed before it has landed: a full log takes its worker minutes."""
+
+DEAD_LETTERS_MAX = 10_000
+"""Rows kept that did not fit; beyond it the oldest go, and are counted."""
+
+DEAD_LETTER_BYTES_MAX = 64 * 1024
+"""Bytes kept of one row that did not fit; of a longer one its beginning, which cannot be replayed."""
+
+INBOX_ENTRIES_MAX = 500
+"""Entries of an inbox, or messages of a topic, that are checked and passed on together."""
+
+INBOX_BYTES_MAX = 4 * 1024 * 1024
+"""Bytes of rows read from an inbox together, from which on fewer are read the next time."""
+
+INBOX_ROW_BYTES_MAX = 1024 * 1024
+"""One row of an inbox or topic as JSON; a longer one goes to the dead letters."""
+
 # --- registry -----------------------------------------------------------------------------------
 REGISTRY_REFRESH_SECONDS = 2.0
 """How often a server looks whether the registry has changed: one stat of a file, or one read where there is none."""

@@ -23,6 +23,7 @@ from store.errors import InputError, PushedRowsError, UnequalLengths, shown
 from store.feast_values import arrow_type, plain_from_arrow, plain_from_python
 from store.kernel.codec import RowLayout
 from store.kernel.values import FLOATS, element_type, is_opaque
+from store.kernel.windows import input_columns
 from store.limits import PUSH_FUTURE_SECONDS_MAX
 from store.offline import DuckDBOfflineStore
 from store.offline.join_keys import check_declared_key
@@ -31,6 +32,9 @@ from store.offline.sources import file_source, open_source
 from store.online.rows import ViewWrite
 from store.pushed import check_extents, checked_table
 from store.requests import PushRequest
+from store.stream.appending import LoggedPush
+from store.stream.routes import check_inputs, route_of
+from store.windows_from_feast import is_windowed, windows_of
 
 PUSH_TARGETS = frozenset({"online", "offline", "online_and_offline"})
 _STAMP = pa.timestamp("us", tz="UTC")
@@ -40,17 +44,24 @@ _NO_CREATED = "__created"
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """A checked push: what goes into Redis per view, and what lands per batch source (one view each names it)."""
+    """A checked push: what goes into Redis per view, and what lands per batch source (one view each names it).
+
+    Rows that feed windowed views go into the event log, and land from there.
+    """
 
     row_count: int
     writes: tuple[ViewWrite, ...] = ()
     landings: tuple[tuple[Any, pa.Table], ...] = ()
+    logged: LoggedPush | None = None
 
 
-def checked_push(config: RepoConfig, request: PushRequest, views: Sequence[Any], now_us: int) -> Push:
+def checked_push(
+    config: RepoConfig, request: PushRequest, views: Sequence[Any], now_us: int, *, is_logged: bool = False
+) -> Push:
     """Returns a push whose every row fits the batch source of the views that it feeds.
 
-    A created timestamp column that is not given is filled with `now_us`, the instant of arrival.
+    A created timestamp column that is not given is filled with `now_us`, the instant of arrival. With `is_logged` its
+    rows go into the event log whatever they feed, and what lands lands from there.
 
     Raises:
         PushedRowsError: a column or row that does not fit, or a row from the future.
@@ -64,12 +75,14 @@ def checked_push(config: RepoConfig, request: PushRequest, views: Sequence[Any],
     schema = open_source(config, source).schema
     in_file = {name_in_view: name for name, name_in_view in (source.field_mapping or {}).items()}
     keys = [in_file.get(column.name, column.name) for view in views for column in join_key_columns(view)]
-    features = [in_file.get(field.name, field.name) for view in views for field in view.features]
+    features = [in_file.get(name, name) for view in views for name in _columns_of(view)]
     # The columns may come by their names in the views too, which is how Feast's own class wants them.
     columns = {name if name in schema.names else in_file.get(name, name): v for name, v in request.columns.items()}
     for key in (column for view in views for column in join_key_columns(view)):
         name = in_file.get(key.name, key.name)
         check_declared_key(key, [schema.field(name).type] if name in schema.names else [], what)
+    route = route_of(config, request.push_source_name, views)
+    check_inputs(route, schema, in_file)
     row_count = len(next(iter(columns.values()), ()))
     created = source.created_timestamp_column
     if created and created in schema.names and created not in columns:
@@ -80,12 +93,22 @@ def checked_push(config: RepoConfig, request: PushRequest, views: Sequence[Any],
     if row_count == 0:
         return Push(0)
     timed = _timed(what, table, source, now_us)
-    if "online" in request.to:
-        for view in views:
-            _refuse_nulls_in_lists(what, view, timed)
-    writes = tuple(_view_write(config, view, timed) for view in views) if "online" in request.to else ()
-    landings = ((views[0], _in_view_names(table, source)),) if "offline" in request.to else ()
-    return Push(row_count, writes, landings)
+    plain = [view for view in views if not is_windowed(view)] if "online" in request.to else []
+    for view in plain:
+        _refuse_nulls_in_lists(what, view, timed)
+    writes = tuple(_view_write(config, view, timed) for view in plain)
+    in_views = _in_view_names(table, source)
+    lands, is_applied = "offline" in request.to, "online" in request.to and bool(route.views)
+    if is_applied or is_logged:
+        return Push(row_count, writes, (), LoggedPush(route, in_views, lands, is_applied))
+    return Push(row_count, writes, ((views[0], in_views),) if lands else ())
+
+
+def _columns_of(view: Any) -> list[str]:
+    """Returns the columns, by their names in the view, that a push has to give for a view, but for keys and times."""
+    if is_windowed(view):
+        return list(input_columns(windows_of(view)))
+    return [field.name for field in view.features]
 
 
 def checked_write(config: RepoConfig, view: Any, columns: Mapping[str, Sequence[Any]], now_us: int) -> Push:
@@ -99,6 +122,11 @@ def checked_write(config: RepoConfig, view: Any, columns: Mapping[str, Sequence[
     """
     refuse_unsupported(view)
     what = f"feature view {view.name!r}"
+    if is_windowed(view):
+        raise InputError(
+            f"{what} aggregates over time windows: its rows are computed from events, never written; push events to "
+            "its push source"
+        )
     source = batch_source_of(view)
     if source is None:
         raise InputError(f"{what} has no batch source, whose columns name the times of a row; push to its sources")

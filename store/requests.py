@@ -59,12 +59,15 @@ class HistoricalRequest:
 class PushRequest:
     """Rows pushed to a push source: `columns` maps a column name to one value per row.
 
-    `to` is `online`, `offline` or `online_and_offline`.
+    `to` is `online`, `offline` or `online_and_offline`. A push with the `idempotency_key` of one before is taken for
+    the same, if its `digest` is too.
     """
 
     push_source_name: str
     columns: Mapping[str, Sequence[Any]]
     to: str = "online"
+    idempotency_key: str | None = None
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from store.online.lookup import Lookup
 from store.online.plan import Asked, OnlinePlan, ServiceName
 from store.online.plans import PlanCache
 from store.online.rows import ViewWrite, write_pushed
+from store.online.stream_log import PushName
 from store.pushing import PUSH_TARGETS, Landing, Push, checked_push, checked_write
 from store.requests import (
     HistoricalRequest,
@@ -32,6 +34,7 @@ from store.requests import (
     Readiness,
 )
 from store.snapshot import RegistrySnapshots, load_config
+from store.stream.appending import LoggedPush, PreparedPush
 
 
 class StoreService:
@@ -169,11 +172,20 @@ class StoreService:
         landing = await asyncio.to_thread(Landing, self._config, push)
         try:
             await self._write_online(push.writes)
+            if push.logged is not None:
+                await self._append(push.logged, request)
         except BaseException:
             landing.discard()
             raise
         await asyncio.to_thread(landing.publish)
         return push.row_count
+
+    async def _append(self, logged: LoggedPush, request: PushRequest) -> None:
+        partitions = self._config.online_store.stream_partitions
+        prepared = await asyncio.to_thread(PreparedPush, logged, partitions)
+        session = await self._online.async_session(self._config)
+        conversation = prepared.converse(self._online.knowledge(self.project), self.clock.now_us(), _name_of(request))
+        await session.hold(conversation, PUSH_SECONDS_MAX)
 
     async def write_online(self, feature_view_name: str, columns: Mapping[str, Sequence[Any]]) -> int:
         """Checks rows of one view, given by feature names, and writes them online; returns how many there were."""
@@ -248,3 +260,11 @@ class StoreService:
         return Readiness(
             self._snapshots.is_loaded, self._snapshots.problem, online_problem, note, self._snapshots.age_seconds
         )
+
+
+def _name_of(request: PushRequest) -> PushName | None:
+    """Returns what tells a push from others that may come with the same idempotency key, None without such a key."""
+    if request.idempotency_key is None:
+        return None
+    key = f"{request.push_source_name}\0{request.idempotency_key}".encode()
+    return PushName(blake2b(key, digest_size=16).digest(), request.digest)

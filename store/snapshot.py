@@ -137,6 +137,11 @@ class RegistrySnapshots:
             raise RegistryUnavailable(self.problem or "the registry has not been read yet")
         return self._current
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether a look at a registry that has not changed is one stat of a file."""
+        return self._file_stamp() is not None
+
     def refresh(self) -> None:
         """Takes in the registry if it has changed; a broken or emptied one leaves the last good one in place."""
         stamp = self._file_stamp()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,8 +14,8 @@ from server.policy import JSON
 from server.schemas import Columns, PushBody, Refusal, RowsAccepted, WriteBody, decode, row_count_of
 from server.state import ServerState, state_of
 from server.threads import in_thread
-from store.errors import BadBody
-from store.limits import PUSH_ROWS_MAX
+from store.errors import BadBody, InputError, TooLarge
+from store.limits import IDEMPOTENCY_KEY_BYTES_MAX, PUSH_ROWS_MAX
 from store.requests import PushRequest
 
 router = APIRouter(tags=["write"])
@@ -37,8 +38,10 @@ async def push(request: Request) -> Response:
     """Writes rows to every feature view of a push source, online, offline or both."""
     state, content = state_of(request), await request.body()
     with _place_for(state, content):
+        key = _idempotency_key(request)
         body = await _decoded(content, PushBody)
-        rows = await state.store.push(PushRequest(body.push_source_name, body.df, body.to))
+        digest = b"" if key is None else blake2b(content, digest_size=16).digest()
+        rows = await state.store.push(PushRequest(body.push_source_name, body.df, body.to, key, digest))
     return _accepted(state, rows)
 
 
@@ -50,6 +53,27 @@ async def write_to_online_store(request: Request) -> Response:
         body = await _decoded(content, WriteBody)
         rows = await state.store.write_online(body.feature_view_name, body.df)
     return _accepted(state, rows)
+
+
+def _idempotency_key(request: Request) -> str | None:
+    """Returns what the `Idempotency-Key` header says, None where there is none.
+
+    Raises:
+        InputError: it is empty or given twice.
+        TooLarge: it is longer than keys are.
+    """
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return None
+    (key, *more) = given
+    if more or not key.strip():
+        raise InputError("Idempotency-Key: give one that is not empty, such as a UUID, or none")
+    if len(key.encode()) > IDEMPOTENCY_KEY_BYTES_MAX:
+        raise TooLarge(
+            f"Idempotency-Key has {len(key.encode())} bytes, at most {IDEMPOTENCY_KEY_BYTES_MAX} are allowed; a UUID "
+            "does"
+        )
+    return key.strip()
 
 
 @contextmanager

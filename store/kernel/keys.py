@@ -329,3 +329,75 @@ def stream_tiles_key(entity_key: bytes, view: str, fingerprint: str) -> bytes:
         fingerprint: of the definition by which they are made: another definition has other tiles.
     """
     return entity_key + b"s" + fingerprint.encode() + view.encode() + _TILES_END
+
+
+# --- the event log ------------------------------------------------------------------------------
+# No entity key begins like these: it has a brace right behind the project.
+
+
+@lru_cache(maxsize=_NAMES_MAX)
+def stream_key(project: str) -> bytes:
+    """Returns the Redis key of the hash that says how many partitions the event log of a project has."""
+    return project_prefix(project) + b"stream"
+
+
+@lru_cache(maxsize=_NAMES_MAX)
+def schemas_key(project: str) -> bytes:
+    """Returns the Redis key of the hash that maps the tag of a schema to the columns of logged rows."""
+    return project_prefix(project) + b"schemas"
+
+
+@lru_cache(maxsize=_NAMES_MAX)
+def partition_log_key(project: str, partition: int) -> bytes:
+    """Returns the Redis key of the stream that is one partition of the event log."""
+    return project_prefix(project) + b"log:{%d}" % partition
+
+
+@lru_cache(maxsize=_NAMES_MAX)
+def partition_state_key(project: str, partition: int) -> bytes:
+    """Returns the Redis key of the hash that holds the state of a partition, in the slot of its log."""
+    return project_prefix(project) + b"partition:{%d}" % partition
+
+
+def partition_pushes_key(project: str, partition: int, unit: int) -> bytes:
+    """Returns the Redis key of the names of pushes that came to a partition in one unit of time since the epoch."""
+    return project_prefix(project) + b"pushes:{%d}:%d" % (partition, unit)
+
+
+def owner_key(project: str, task: str) -> bytes:
+    """Returns the Redis key of the lease on a task of the stream: a partition by its number, or a feed by its name."""
+    return project_prefix(project) + b"owner:{%s}" % task.encode()
+
+
+def feed_state_key(project: str, feed: str) -> bytes:
+    """Returns the Redis key of the hash that holds the token of a feed's owner, in the slot of its lease."""
+    return project_prefix(project) + b"feed:{%s}" % feed.encode()
+
+
+@lru_cache(maxsize=_NAMES_MAX)
+def workers_key(project: str) -> bytes:
+    """Returns the Redis key of the set of a project's workers."""
+    return project_prefix(project) + b"workers"
+
+
+def worker_key(project: str, worker: str) -> bytes:
+    """Returns the Redis key that is there as long as a worker lives."""
+    return project_prefix(project) + b"worker:" + worker.encode()
+
+
+@lru_cache(maxsize=_NAMES_MAX)
+def inbox_key(project: str, push_source: str) -> bytes:
+    """Returns the Redis key of the stream onto which anyone may put rows for a push source."""
+    return project_prefix(project) + b"inbox:" + push_source.encode()
+
+
+@lru_cache(maxsize=_NAMES_MAX)
+def dead_letters_key(project: str) -> bytes:
+    """Returns the Redis key of the stream of rows that did not fit, with the reason."""
+    return project_prefix(project) + b"dead:{letters}"
+
+
+@lru_cache(maxsize=_NAMES_MAX)
+def dead_states_key(project: str) -> bytes:
+    """Returns the Redis key of the hash that says what became of each dead letter, by where its row came from."""
+    return project_prefix(project) + b"dead:states:{letters}"

@@ -23,6 +23,7 @@ from store.limits import (
     COMPACT_SMALL_BYTES,
 )
 from store.offline.footers import Footer, read_footers
+from store.offline.id_ranges import united, with_ranges
 from store.offline.landed_files import (
     COMPACTION_LOCK,
     LandedFile,
@@ -141,10 +142,11 @@ def _planned(folder: Path) -> list[Merge]:
 def _merge(folder: Path, merge: Merge) -> None:
     """Writes the merged file and gives it its name, by which it replaces its parts."""
     paths = [folder / part.name for part in merge.parts]
-    [first] = read_footers([str(paths[0])])
+    footers = read_footers(map(str, paths))
+    first, ranges = footers[0], united(footer.id_ranges for footer in footers)
     scratch = ScratchFile(folder)
     try:
-        with pq.ParquetWriter(scratch.file, first.schema) as writer:
+        with pq.ParquetWriter(scratch.file, with_ranges(first.schema, ranges)) as writer:
             for group in row_groups(paths, first.schema):
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
         scratch.sync()

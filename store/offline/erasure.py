@@ -25,6 +25,7 @@ from store.limits import ERASE_READERS_WAIT_SECONDS
 from store.offline.column_types import is_uuid
 from store.offline.compaction import remove_covered, rewriting, row_groups
 from store.offline.footers import read_footers
+from store.offline.id_ranges import with_ranges
 from store.offline.landed_files import (
     COMPACTION_LOCK,
     LandedFile,
@@ -141,7 +142,7 @@ def _rewrite(folder: Path, file: LandedFile, wanted: Sequence[WantedKey], rows: 
     [before] = read_footers([str(path)])
     scratch = ScratchFile(folder)
     try:
-        with pq.ParquetWriter(scratch.file, before.schema) as writer:
+        with pq.ParquetWriter(scratch.file, with_ranges(before.schema, before.id_ranges)) as writer:
             for group in row_groups([path], before.schema):
                 left = group.filter(pc.invert(_mask(group, wanted)))
                 if left.num_rows:

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.types as pat
 from store.errors import SourceUnreadable
 from store.kernel.source_scan import EventRange
 from store.limits import FOOTERS_MAX
+from store.offline.id_ranges import IdRanges, id_ranges
 
 _FOOTER_BYTES_GUESSED = 64 * 1024
 _SETTLED_NS = 2_000_000_000
@@ -32,7 +33,7 @@ class Footer:
 
     `int96` names the columns of Spark's old timestamp type, which DuckDB reads in microseconds (all that Spark has),
     although Arrow calls them nanoseconds. `ranges` holds the range of each column of times that tells it. `stamp`
-    changes when the file does.
+    changes when the file does. `id_ranges` holds by log and partition of which events it has the rows.
     """
 
     schema: pa.Schema
@@ -40,6 +41,7 @@ class Footer:
     rows: int
     ranges: Mapping[str, EventRange]
     stamp: tuple[int, ...]
+    id_ranges: IdRanges = field(default_factory=dict)
 
     def describes(self, path: str) -> bool:
         """Whether the file is still the one that was read."""
@@ -97,7 +99,8 @@ def _footer(path: str, stamp: tuple[int, ...]) -> Footer:
             leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
             int96 = frozenset(leaf.path for leaf in leaves if leaf.physical_type == "INT96")
             schema = _shared(file.schema_arrow.remove_metadata())
-            return Footer(schema, int96, metadata.num_rows, _ranges(metadata, leaves, schema), stamp)
+            ranges = _ranges(metadata, leaves, schema)
+            return Footer(schema, int96, metadata.num_rows, ranges, stamp, id_ranges(path, metadata.metadata))
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
 

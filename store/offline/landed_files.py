@@ -18,7 +18,7 @@ import os
 import re
 import secrets
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,16 +218,21 @@ class ScratchFile:
         self.file.close()
 
 
-def publish_next(scratch: ScratchFile, now_ns: int) -> Path:
+def publish_next(scratch: ScratchFile, now_ns: int, check: Callable[[], None] | None = None) -> Path:
     """Makes a synced file the last one of its folder, durably, and returns its path.
 
     Its arrival is now, or just after the last arrival if the clock has gone back or stood still.
+
+    Args:
+        check: called when nothing else can be published any more before this; what it raises stops the publication.
 
     Raises:
         OSError: the folder cannot be written.
     """
     folder = scratch.path.parent
     with _publishing(folder):
+        if check is not None:
+            check()
         guard = ReadGuard(folder)
         last = _last_of(_entries(folder))
         guard.drop()

@@ -55,7 +55,7 @@ class StagedRows:
             SourceError: the folder cannot be written; the rows are discarded.
         """
         now_us = clock_for(Path(self.config.repo_path or ".")).now_us()
-        with _landing_in(self.scratch.path.parent):
+        with landing_in(self.scratch.path.parent):
             try:
                 return publish_next(self.scratch, now_us * 1_000)
             except BaseException:
@@ -84,7 +84,7 @@ def append_file(config: RepoConfig, folder: Path, table: pa.Table) -> Path:
 
 
 def _stage(config: RepoConfig, folder: Path, table: pa.Table) -> StagedRows:
-    with _landing_in(folder):
+    with landing_in(folder):
         scratch = ScratchFile(folder)
         try:
             with pq.ParquetWriter(scratch.file, table.schema) as writer:
@@ -97,7 +97,8 @@ def _stage(config: RepoConfig, folder: Path, table: pa.Table) -> StagedRows:
 
 
 @contextmanager
-def _landing_in(folder: Path) -> Iterator[None]:
+def landing_in(folder: Path) -> Iterator[None]:
+    """Turns what fails while rows are written into a landed folder into our errors."""
     try:
         yield
     except OSError as error:

@@ -224,10 +224,12 @@ def _schema_of(files: Sequence[SourceFile], table: DeltaSnapshot | None) -> pa.S
     """Returns the columns of a source: of a Delta table as its log says, else of its own files, else of landed ones."""
     if table is not None:
         return table.schema
-    described = [file for file in files if not file.is_landed] or files
+    own = [file for file in files if not file.is_landed]
     found: dict[str, list[pa.DataType]] = {}
-    for schema in {id(file.schema): file.schema for file in described}.values():
+    for schema in {id(file.schema): file.schema for file in own or files}.values():
         for column in schema:
+            if column.name == LARDER_ID and not own:
+                continue
             found.setdefault(column.name, []).append(column.type)
     return pa.schema([(name, _one_type(kinds)) for name, kinds in found.items()])
 

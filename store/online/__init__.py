@@ -21,13 +21,13 @@ from feast.protos.feast.types.Value_pb2 import RepeatedValue
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.repo_config import FeastConfigBaseModel
 from feast.stream_feature_view import StreamFeatureView
-from pydantic import NonNegativeInt, StrictStr, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, StrictStr, field_validator
 
 from store.batch_aggregations import keep_aggregations
 from store.clock import Clock, clock_for
 from store.errors import UnequalLengths, WrongType
 from store.feast_noise import quieten
-from store.limits import LOOKUP_SECONDS_MAX, PUSH_SECONDS_MAX
+from store.limits import LOOKUP_SECONDS_MAX, PUSH_SECONDS_MAX, STREAM_PARTITIONS_MAX
 from store.online.client import AsyncRedisSession, OnRoundTrip, RedisSession
 from store.online.connection import RedisTarget, settings_of
 from store.online.conversations import Knowledge
@@ -62,6 +62,9 @@ class RedisOnlineStoreConfig(FeastConfigBaseModel):
 
     key_ttl_seconds: NonNegativeInt | None = None
     """Seconds after its last write at which an entity key expires; None or 0 for never."""
+
+    stream_partitions: PositiveInt = Field(default=8, le=STREAM_PARTITIONS_MAX)
+    """Partitions of the event log of windowed views, fixed with the project's first event; at most one worker each."""
 
     @field_validator("key_ttl_seconds")
     @classmethod

@@ -23,7 +23,10 @@ from store.online.conversations import Conversation, Result, script
 from store.online.deadlines import deadline
 from store.online.multiplexed import Multiplexed, checked
 
-SCRIPTS = ("write", "carry", "switch", "tiles")
+SCRIPTS = (
+    "write", "carry", "switch", "tiles",
+    "log_append", "log_line", "log_advance", "log_own", "log_keep", "dead_letter", "dead_change",
+)  # fmt: skip
 
 QUICK_COMMANDS_MAX = 256
 """Commands of a batch that goes before larger ones: 255 entity keys, a quarter of a millisecond of Redis time."""

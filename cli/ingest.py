@@ -1,0 +1,126 @@
+"""`larder ingest`: the worker of the event log, as a process that serves its metrics and stops when it is told to."""
+
+import signal
+import threading
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from server.logs import configure_logs
+from store.errors import InputError, OnlineStoreError
+from store.online.stream_status import StreamStatus, read_status
+from store.stream.context import StreamContext
+from store.stream.worker import Worker
+
+
+def run(repo: Path, partitions: str, metrics: tuple[str, int] | None) -> int:
+    """Works on the event log of a repo until SIGTERM or SIGINT; returns the exit status.
+
+    Args:
+        partitions: to which the worker restricts itself, as in `0,3-5`; "" for any.
+        metrics: host and port on which it serves its metrics.
+
+    Raises:
+        InputError: no such partitions.
+        ConfigError, OnlineStoreError: the log cannot be worked on.
+    """
+    configure_logs()
+    context = StreamContext(repo.resolve())
+    try:
+        worker = Worker(context, _parsed(partitions, context.log.partitions) if partitions else None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stop())
+        if metrics is not None:
+            _serve_metrics(context, *metrics)
+        worker.run()
+    finally:
+        context.close()
+    return 0
+
+
+def _parsed(text: str, count: int) -> list[int]:
+    """Returns the partitions that `0,3-5` names.
+
+    Raises:
+        InputError: it names none, or one that there is not.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdecimal() or (dash and not high.isdecimal()):
+            raise InputError(f"--partitions {text!r}: {part!r} is no partition; write them as in 0,3-5")
+        found.update(range(int(low), int(high or low) + 1))
+        if not found or max(found) >= count:
+            raise InputError(f"--partitions {text!r}: the event log has the partitions 0 to {count - 1}")
+    return sorted(found)
+
+
+class _StreamMetrics(Collector):
+    """Asks Redis how the log stands at each scrape."""
+
+    def __init__(self, context: StreamContext) -> None:
+        self._session = context.another_session()
+        self._context = context
+        self._lock = threading.Lock()
+
+    def collect(self) -> list[Metric]:
+        """Returns the metrics; only that Redis is away, if it is."""
+        up = GaugeMetricFamily("larder_stream_up", "1 if Redis answers the worker.")
+        try:
+            with self._lock:
+                status = self._session.hold(read_status(self._context.project, self._context.clock.now_us()))
+        except OnlineStoreError:
+            up.add_metric([], 0)
+            return [up]
+        up.add_metric([], 1)
+        return [up, *stream_metrics(status)]
+
+
+def stream_metrics(status: StreamStatus) -> list[Metric]:
+    """Returns how an event log stands, in Prometheus' words."""
+    gauges = {
+        "larder_stream_owned": "1 if a worker owns the partition.",
+        "larder_stream_entries": "Entries of a partition's log that wait to be applied or to land.",
+        "larder_stream_lag_seconds": "Age of a partition's oldest event that does not count online yet.",
+        "larder_stream_landing_lag_seconds": "Age of a partition's oldest event that may not have landed yet.",
+    }
+    families: list[Metric] = []
+    for name, text in gauges.items():
+        gauge = GaugeMetricFamily(name, text, labels=["partition"])
+        for each in status.partitions:
+            value = {
+                "larder_stream_owned": float(each.owner is not None),
+                "larder_stream_entries": float(each.entries),
+                "larder_stream_lag_seconds": each.lag_seconds,
+                "larder_stream_landing_lag_seconds": each.landing_lag_seconds,
+            }[name]
+            gauge.add_metric([str(each.partition)], value)
+        families.append(gauge)
+    counters = {
+        "larder_stream_appended_rows": ("Rows that came into a partition, copies included.", "appended"),
+        "larder_stream_applied_rows": ("Rows of a partition that count online.", "applied_rows"),
+        "larder_stream_landed_rows": ("Rows of a partition that have landed.", "landed_rows"),
+    }
+    for name, (text, attribute) in counters.items():
+        counter = CounterMetricFamily(name, text, labels=["partition"])
+        for each in status.partitions:
+            counter.add_metric([str(each.partition)], getattr(each.state, attribute))
+        families.append(counter)
+    families.append(GaugeMetricFamily("larder_stream_dead_letters", "Dead letters kept.", value=status.letters))
+    families.append(
+        CounterMetricFamily(
+            "larder_stream_dead_letters_dropped", "Dead letters that went for newer ones.", value=status.dropped_letters
+        )
+    )
+    return families
+
+
+def _serve_metrics(context: StreamContext, host: str, port: int) -> None:
+    registry = CollectorRegistry()
+    registry.register(_StreamMetrics(context))
+    try:
+        start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise InputError(f"metrics on {host}:{port}: {error.strerror or error}; give a free port") from error

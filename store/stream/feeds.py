@@ -1,0 +1,83 @@
+"""The feeds of a project, and those of them that one worker reads."""
+
+import time
+from collections.abc import Sequence
+
+import structlog
+from feast.data_source import PushSource
+
+from store.errors import LarderError, OnlineStoreError, RegistryUnavailable
+from store.limits import REGISTRY_REFRESH_SECONDS
+from store.stream.context import StreamContext
+from store.stream.feeding import Feed, Feeder
+from store.stream.inbox import Inbox
+
+_RETRY_SECONDS = 0.5
+"""Before a feed is read again whose rows could not be passed on: the log is full, or a source away."""
+
+_log = structlog.get_logger("larder.ingest")
+
+
+class Feeds:
+    """The feeds that one worker reads."""
+
+    def __init__(self, context: StreamContext) -> None:
+        self._context = context
+        self._feeders: dict[str, Feeder] = {}
+        self._known: dict[str, Feed] = {}
+        self._looked = float("-inf")
+        self._retry_at: dict[str, float] = {}
+
+    def tasks(self) -> Sequence[str]:
+        """Returns the names of all feeds that are declared, looking into the registry from time to time."""
+        if time.monotonic() - self._looked >= REGISTRY_REFRESH_SECONDS:
+            self._looked = time.monotonic()
+            try:
+                self._known = {feed.task: feed for feed in self._declared()}
+            except RegistryUnavailable as error:
+                _log.warning("feeds are not known", error=str(error))
+        return sorted(self._known)
+
+    def _declared(self) -> list[Feed]:
+        context = self._context
+        context.refresh(is_due=False)
+        views = [*context.store.list_feature_views(allow_cache=True), *context.store.list_stream_feature_views(True)]
+        sources = [view.stream_source for view in views]
+        names = dict.fromkeys(source.name for source in sources if isinstance(source, PushSource))
+        return [Inbox(context, name) for name in names]
+
+    def begin(self, task: str) -> None:
+        """Begins to read a feed."""
+        self._feeders[task] = Feeder(self._context, self._known[task])
+
+    def end(self, task: str) -> None:
+        """Stops reading a feed."""
+        feeder = self._feeders.pop(task, None)
+        if feeder is not None:
+            feeder.close()
+
+    def owned(self) -> list[str]:
+        """Returns the feeds that are read."""
+        return list(self._feeders)
+
+    def inboxes(self) -> list[bytes]:
+        """Returns the streams of the inboxes that are read and have not just failed."""
+        now = time.monotonic()
+        return [
+            feeder.feed.key
+            for task, feeder in self._feeders.items()
+            if isinstance(feeder.feed, Inbox) and self._retry_at.get(task, 0.0) <= now
+        ]
+
+    def step(self) -> bool:
+        """Passes on what the feeds have now; whether there was anything."""
+        is_busy = False
+        for task, feeder in self._feeders.items():
+            if time.monotonic() < self._retry_at.get(task, 0.0):
+                continue
+            try:
+                is_busy = feeder.step() or is_busy
+            except LarderError as error:
+                _log.warning("feed waits", feed=task, error=str(error), is_redis=isinstance(error, OnlineStoreError))
+                self._retry_at[task] = time.monotonic() + _RETRY_SECONDS
+        return is_busy

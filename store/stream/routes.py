@@ -1,0 +1,158 @@
+"""Where the events of a push source go: the windowed views that they feed, and by whose entity keys."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as pat
+from feast.infra.offline_stores.file_source import FileSource
+from feast.repo_config import RepoConfig
+
+from store.definitions_from_feast import batch_source_of, view_definition
+from store.errors import DefinitionError
+from store.feast_values import plain_from_arrow
+from store.kernel.definitions import ViewDefinition
+from store.kernel.keys import EntityKeyEncoder, entity_key_encoder
+from store.kernel.log_entries import EntitySet
+from store.kernel.windows import NUMERIC, input_columns
+from store.offline.sources import file_source
+from store.stream.rows import is_window_type
+from store.windows_from_feast import is_windowed
+
+
+def entity_set_of(definition: ViewDefinition) -> EntitySet:
+    """Returns what is the same for views that have the same entity keys."""
+    return tuple(sorted(f"{column.name}:{column.type_name}" for column in definition.join_keys))
+
+
+@dataclass(frozen=True)
+class KeyReader:
+    """Makes the entity keys of a table's rows."""
+
+    definition: ViewDefinition
+
+    @cached_property
+    def _encoder(self) -> EntityKeyEncoder:
+        return entity_key_encoder(self.definition.project, self.definition.join_keys)
+
+    def keys(self, table: pa.Table) -> list[bytes | None]:
+        """Returns the entity key of each row, None where a part of it is null.
+
+        Raises:
+            WrongType, TooLarge: a value that can be no key.
+        """
+        types = {column.name: column for column in self.definition.join_keys}
+        columns = [plain_from_arrow(types[name], table.column(name)) for name in self._encoder.names]
+        if len(columns) != 1 or set(map(type, columns[0])) == {int}:
+            return self._encoder.encode_all(columns, table.num_rows)
+        # Events come in bursts of few keys, and texts are encoded one by one. NaNs are no key, and each is its own.
+        known = {value: self._encoder.encode((value,)) for value in set(columns[0])}
+        return [known[value] for value in columns[0]]
+
+
+@dataclass(frozen=True)
+class StreamedView:
+    """A windowed view that a push source feeds."""
+
+    definition: ViewDefinition
+    entity_set: EntitySet
+    inputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, definition: ViewDefinition) -> "StreamedView":
+        """Returns the view of a definition."""
+        return cls(definition, entity_set_of(definition), input_columns(definition.windows))
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.definition.name
+
+
+@dataclass(frozen=True)
+class Route:
+    """What becomes of the rows of one push source.
+
+    Attributes:
+        home: the entity set by which rows get their first partition: of the first windowed view by name, else of the
+            first view.
+        readers: of the entity keys, by entity set, `home` among them.
+        timestamp_field: its name in the views; `created` likewise, "" where there is none.
+    """
+
+    push_source: str
+    source: FileSource
+    home: EntitySet
+    views: tuple[StreamedView, ...]
+    readers: dict[EntitySet, KeyReader]
+    timestamp_field: str
+    created: str
+
+    def views_of(self, entity_set: EntitySet) -> list[StreamedView]:
+        """Returns the windowed views of an entity set."""
+        return [view for view in self.views if view.entity_set == entity_set]
+
+    def other_sets(self, entity_set: EntitySet) -> list[EntitySet]:
+        """Returns the entity sets of windowed views but for one, each once, in the order of their views."""
+        return list(dict.fromkeys(view.entity_set for view in self.views if view.entity_set != entity_set))
+
+
+def check_inputs(route: Route, schema: pa.Schema, in_file: Mapping[str, str]) -> None:
+    """Checks that the columns that windows aggregate are there, and of types that their functions take.
+
+    Args:
+        schema: of the batch source.
+        in_file: names in the source of columns that have other names in the views.
+
+    Raises:
+        DefinitionError: one is not.
+    """
+    for view in route.views:
+        for feature in view.definition.windows:
+            name = in_file.get(feature.column, feature.column)
+            what = f"feature view {view.name!r}: feature {feature.name!r} aggregates column {feature.column!r}"
+            if name not in schema.names:
+                raise DefinitionError(f"{what}, which source {route.source.name!r} lacks (it has {schema.names})")
+            kind = schema.field(name).type
+            is_number = pat.is_integer(kind) or pat.is_floating(kind) or pat.is_boolean(kind)
+            if not is_window_type(kind) or (feature.function.name in NUMERIC and not is_number):
+                raise DefinitionError(
+                    f"{what} of type {kind}, which {feature.function.name} cannot take; aggregate a column of "
+                    f"{'numbers or truths' if feature.function.name in NUMERIC else 'single values'}"
+                )
+
+
+def route_of(config: RepoConfig, push_source: str, views: Sequence[Any]) -> Route:
+    """Returns the route of a push source's rows.
+
+    Args:
+        views: Feast's views that it feeds, at least one, by name.
+
+    Raises:
+        DefinitionError: a view that cannot be served as declared, or a batch source that is no file source.
+    """
+    is_versioned = config.registry.enable_online_feature_view_versioning
+    source = file_source(batch_source_of(views[0]), f"feature view {views[0].name!r}")
+    definitions = [view_definition(config.project, view, is_versioned=is_versioned) for view in views]
+    windowed = tuple(
+        StreamedView.of(definition)
+        for definition, view in zip(definitions, views, strict=True)
+        if is_windowed(view)
+    )  # fmt: skip
+    first = windowed[0].definition if windowed else definitions[0]
+    readers = {entity_set_of(first): KeyReader(first)}
+    for view in windowed:
+        readers.setdefault(view.entity_set, KeyReader(view.definition))
+    mapping = source.field_mapping or {}
+    created = source.created_timestamp_column or ""
+    return Route(
+        push_source=push_source,
+        source=source,
+        home=entity_set_of(first),
+        views=windowed,
+        readers=readers,
+        timestamp_field=mapping.get(source.timestamp_field, source.timestamp_field),
+        created=mapping.get(created, created),
+    )
