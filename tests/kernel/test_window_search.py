@@ -22,10 +22,23 @@ from store.kernel.window_search import AskedWindows, WindowSearch
 from store.kernel.windows import Function, WindowFeature
 from tests.oracles import windows as oracle
 
-NUMBERS = (
-    "count sum mean std var min max first last last_1 last_3 count_distinct "
-    "approx_percentile_0 approx_percentile_50 approx_percentile_99.5"
-).split()
+NUMBERS = [
+    "count",
+    "sum",
+    "mean",
+    "std",
+    "var",
+    "min",
+    "max",
+    "first",
+    "last",
+    "last_1",
+    "last_3",
+    "count_distinct",
+    "approx_percentile_0",
+    "approx_percentile_50",
+    "approx_percentile_99.5",
+]
 OTHERS = ("count", "min", "max", "first", "last", "last_2", "count_distinct")
 FLOATS = st.one_of(
     st.floats(),
