@@ -8,6 +8,7 @@ import pytest
 
 from demo.flights import Prepared, prepare
 from demo.instants import PackageTables, read_package
+from tests.oracles.flights import Record
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +36,9 @@ def prepared(flights_repo: Path) -> Prepared:
 def flights(flights_repo: Path) -> pd.DataFrame:
     """The prepared flights."""
     return pd.read_parquet(flights_repo / "data" / "flights" / "flights.parquet")
+
+
+@pytest.fixture(scope="session")
+def record() -> Record:
+    """The second account of the flights."""
+    return Record()
