@@ -154,7 +154,6 @@ def test_what_stands_is_kept_and_what_does_not_is_written_again(
     assert not (folder / MANIFEST).exists()
 
 
-def test_every_step_is_reported(tmp_path: Path) -> None:
-    steps: list[str] = []
-    prepare(tmp_path, steps.append)
+@pytest.mark.usefixtures("flights_repo")
+def test_every_step_is_reported(steps: list[str]) -> None:
     assert len(steps) == PREPARATION_STEPS
