@@ -30,11 +30,6 @@ CALLERS_SETTINGS = (
 )
 
 
-# A slow machine is not an error, and with tests on every core each machine is slow at times.
-settings.register_profile("larder", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("larder")
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turns a skip into a failure where every part has to be there."""
