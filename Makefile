@@ -8,6 +8,11 @@ unexport PYTHONDONTWRITEBYTECODE
 # A module of the project must never be shadowed by what the caller's shell points at.
 unexport PYTHONPATH PYTHONHOME
 
+# Tests wait for Redis and for servers more than they compute, so two processes suit two cores. Each takes whole files,
+# whose tests share what takes seconds to make. TESTERS=0 runs all in one process, for a debugger.
+TESTERS ?= 2
+at_once := --numprocesses $(TESTERS) --dist loadfile
+
 .PHONY: help setup demo serve test test-all feast-suite bench bench-offline bench-online bench-materialize bench-beside check static lint types imports format lock
 .DEFAULT_GOAL := help
 
@@ -25,10 +30,10 @@ serve: setup ## a server on 127.0.0.1:6566 with the demo's data, on the demo's c
 	@LARDER_CLOCK=2013-12-05T19:06:00+00:00 $(bin)/larder serve --repo feature_repo
 
 test: setup ## the tests, long ones left out
-	$(bin)/python -m pytest -m "not long"
+	$(bin)/python -m pytest -m "not long" $(at_once)
 
 test-all: setup ## the tests, long ones too
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest $(at_once)
 
 feast-suite: setup ## Feast's own tests, offline and online, with Feast's stores and with ours (needs access to github.com)
 	$(bin)/python tools/feast_suite $(ARGS)

@@ -3,11 +3,13 @@
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.redis_servers import RedisServer, private_redis
+if TYPE_CHECKING:
+    from tests.redis_servers import RedisServer
 
 # Set by `.ci/run`, which installs every optional part: a test that skips there would never run anywhere.
 REQUIRE_ALL_VARIABLE = "LARDER_REQUIRE_ALL"
@@ -66,8 +68,11 @@ def _no_embedded_redis_outlives_the_tests(tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[RedisServer]":
     """A private Redis for the tests of one module."""
+    # The import takes seconds, and a run of a few small tests has no need of it.
+    from tests.redis_servers import private_redis
+
     with private_redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
 

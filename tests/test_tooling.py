@@ -124,6 +124,11 @@ def test_make_test_leaves_long_tests_out_and_test_all_does_not(project_root: Pat
     assert "not long" not in plan(project_root, "test-all")
 
 
+@pytest.mark.parametrize("target", ["test", "test-all"])
+def test_tests_run_in_two_processes_and_those_of_one_file_in_one(project_root: Path, target: str) -> None:
+    assert plan(project_root, target).rstrip().endswith("--numprocesses 2 --dist loadfile")
+
+
 def test_make_serve_prepares_and_runs_on_the_clock_of_the_demo(project_root: Path) -> None:
     planned = plan(project_root, "serve")
     assert planned.index("larder demo --prepare-only") < planned.index("larder serve")

@@ -8,6 +8,7 @@ import pytest
 
 from demo.flights import Prepared, prepare
 from demo.instants import PackageTables, read_package
+from tests.oracles.flights import Record
 
 
 @pytest.fixture(scope="session")
@@ -17,11 +18,17 @@ def package() -> PackageTables:
 
 
 @pytest.fixture(scope="session")
-def flights_repo(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Path:
+def steps() -> list[str]:
+    """What the preparation of `flights_repo` has told of its steps."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def flights_repo(tmp_path_factory: pytest.TempPathFactory, project_root: Path, steps: list[str]) -> Path:
     """A feature repo with the shipped declarations and prepared sources; not to be changed."""
     repo = tmp_path_factory.mktemp("flights") / "feature_repo"
     shutil.copytree(project_root / "feature_repo", repo, ignore=shutil.ignore_patterns("data", "__pycache__"))
-    prepare(repo / "data" / "flights")
+    prepare(repo / "data" / "flights", steps.append)
     return repo
 
 
@@ -35,3 +42,9 @@ def prepared(flights_repo: Path) -> Prepared:
 def flights(flights_repo: Path) -> pd.DataFrame:
     """The prepared flights."""
     return pd.read_parquet(flights_repo / "data" / "flights" / "flights.parquet")
+
+
+@pytest.fixture(scope="session")
+def record() -> Record:
+    """The second account of the flights."""
+    return Record()

@@ -3,7 +3,6 @@
 import math
 import random
 import shutil
-import subprocess
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,9 +14,9 @@ import yaml
 
 from demo.feast_access import open_feature_store
 from demo.instants import CANCELLATION_KNOWN_HOURS, PackageTables
-from demo.processes import feast_command
 from demo.statistics import statistics_tables
 from demo.training import PREDICTED_BEFORE, entity_rows, training_rows
+from tests import warm
 from tests.oracles.flights import Record
 
 SAMPLED_FLIGHTS = 150
@@ -75,14 +74,15 @@ def test_cancelled_and_diverted_flights_are_not_learned_from(flights: pd.DataFra
     assert training_rows(flights)["is_late"].notna().all()
 
 
-def test_training_set_equals_a_recount_from_what_was_known(flights: pd.DataFrame, retrieve: Retrieve) -> None:
+def test_training_set_equals_a_recount_from_what_was_known(
+    flights: pd.DataFrame, record: Record, retrieve: Retrieve
+) -> None:
     sample = entity_rows(flights).sample(SAMPLED_FLIGHTS, random_state=random.randrange(2**31))
     sample = sample.drop(columns="is_late").reset_index(drop=True)
     # Also at instants that are not on the minute grid of flights, right around the closings.
     shift = pd.to_timedelta([random.choice([0, 0, 0, 1, 299, 300, 301, 899, 900]) for _ in sample.index], unit="s")
     sample["event_timestamp"] += shift
     table = retrieve(sample)
-    record = Record()
     for row in table.to_pylist():
         wanted = recounted(record, row, row["event_timestamp"])
         differing = {name: (row[name], value) for name, value in wanted.items() if not is_same(row[name], value)}
@@ -148,8 +148,7 @@ def retrieve(flights_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Re
     config["online_store"] = {"type": "sqlite", "path": "data/online.db"}
     del config["batch_engine"]
     path.write_text(yaml.safe_dump(config))
-    applied = subprocess.run(feast_command("apply"), cwd=repo, capture_output=True, text=True, check=False)
-    assert applied.returncode == 0, applied.stdout + applied.stderr
+    warm.run("feast", "--chdir", str(repo), "apply", log=repo / "apply.log")
     store = open_feature_store(repo)
 
     def training_set(rows: pd.DataFrame) -> pa.Table:

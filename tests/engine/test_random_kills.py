@@ -4,15 +4,9 @@ What is killed is the real command in a process of its own, forked from one that
 two versions differ in every feature, so a torn row would show.
 """
 
-import contextlib
-import json
 import os
 import secrets
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +25,7 @@ from store.limits import LEASE_SECONDS
 from store.online.client import RedisSession
 from store.online.conversations import read_state
 from store.online.views import entity_keys
+from tests import warm
 from tests.redis_servers import RedisServer, poll_until
 from tests.stores import NOW, PROJECT, objects, user_rows, user_view, yaml_of
 
@@ -46,49 +41,17 @@ class WarmFeast:
     """Runs `feast` commands in forks of a process that has imported Feast."""
 
     def __init__(self, log: Path) -> None:
-        environ = os.environ | {"LARDER_CLOCK": NOW.isoformat(), "PYTHONWARNINGS": "ignore", "TQDM_DISABLE": "1"}
         self._log = log
-        with self._log.open("wb") as file:
-            self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("warm_feast.py"))],
-                env=environ,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-            )
+        self._environ = os.environ | {"LARDER_CLOCK": NOW.isoformat()}
 
-    def begin(self, *arguments: str) -> int:
-        """Begins a command and returns its process id."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(arguments) + "\n")
-        self._process.stdin.flush()
-        return int(self._line())
-
-    def ended(self) -> int:
-        """Waits for the command's end and returns its exit code, or minus the signal that ended it."""
-        return int(self._line())
+    def begin(self, *arguments: str) -> warm.WarmCommand:
+        """Begins a command."""
+        with self._log.open("ab") as file:
+            return warm.begin("feast", *arguments, environ=self._environ, output=file.fileno())
 
     def run(self, *arguments: str) -> float:
         """Runs a command to its good end and returns how many seconds it took."""
-        self.begin(*arguments)
-        began = time.monotonic()
-        assert self.ended() == 0, self.log()
-        return time.monotonic() - began
-
-    def log(self) -> str:
-        """Returns what the commands have printed."""
-        return self._log.read_text()
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.communicate()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, self.log()
-        return line
+        return warm.run("feast", *arguments, log=self._log, environ=self._environ)
 
 
 @dataclass(frozen=True)
@@ -160,10 +123,9 @@ def defined(without: str | None) -> list[Any]:
     return [*objects(user_view(schema=schema)), user_view(name="visitors", schema=schema)]
 
 
-@pytest.fixture(scope="module")
-def feast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmFeast]:
-    with contextlib.closing(WarmFeast(tmp_path_factory.mktemp("feast") / "log")) as feast:
-        yield feast
+@pytest.fixture
+def feast(tmp_path: Path) -> WarmFeast:
+    return WarmFeast(tmp_path / "log")
 
 
 @pytest.fixture(params=[False, True], ids=["renewal", "rebuild"])
@@ -287,13 +249,12 @@ def test_a_materialization_killed_at_random_moments_is_made_good_by_the_same_com
         scene.restore()
         assert end_state(scene.repo, scene.server, scene.session) == scene.before
         command = random.choice(scene.commands)
-        pid = scene.feast.begin(*command)
+        running = scene.feast.begin(*command)
         wait_seconds = random.uniform(0.0, run_seconds)
         # The moment of the kill is what this test is about, so there is nothing to poll for.
         time.sleep(wait_seconds)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        has_ended_before = scene.feast.ended() == 0
+        running.kill()
+        has_ended_before = running.wait() == 0
         new_count = new_rows_that_readers_see(scene, unkilled[command], random)
         print(f"killed after {wait_seconds:.3f} of {run_seconds:.3f} s, {has_ended_before=}, new rows: {new_count}")
         if has_ended_before:

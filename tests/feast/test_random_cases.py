@@ -36,7 +36,7 @@ def repos(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return (folder / str(number) for number in itertools.count())
 
 
-@settings(max_examples=40, **COMMON)
+@settings(max_examples=25, **COMMON)
 @given(case=cases())
 def test_both_stores_answer_every_entity_row_alike(repos: Any, case: Case) -> None:
     check_alike(next(repos), case)

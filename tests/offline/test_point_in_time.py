@@ -245,7 +245,7 @@ COMMON = {
 LONG_EXAMPLES = int(os.environ.get("LARDER_LONG_EXAMPLES", "3000"))
 
 
-@settings(max_examples=200, **COMMON)
+@settings(max_examples=100, **COMMON)
 @given(case=cases())
 def test_every_entity_row_gets_exactly_the_row_known_at_its_time(
     every_store: tuple[Path, FeatureStore], case: Case

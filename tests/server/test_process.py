@@ -63,7 +63,7 @@ def test_a_tokens_file_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> No
     assert_one_sentence(done, "LARDER_TOKENS_FILE")
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_a_repo_that_cannot_be_served_refuses_to_start(tmp_path: Path, workers: str) -> None:
     repo = write_repo(tmp_path / "repo")
     (repo / "feature_store.yaml").write_text(
@@ -83,7 +83,8 @@ def test_a_clock_that_is_not_the_systems_is_announced_and_joined_without_the_var
 ) -> None:
     repo = copy_repo(applied, tmp_path / "repo", "embedded")
     for environ in ({"LARDER_CLOCK": "2013-12-05T19:06:00Z"}, {}):
-        with serving(repo, environ=environ) as live:
+        # The first is a whole process from its start to its end.
+        with serving(repo, environ=environ, is_cold=bool(environ)) as live:
             assert "on a clock that says 2013-12-05T19:0" in live.log()
             clock = live.get("/ready").json()["clock"]
             assert clock["is_system"] is False

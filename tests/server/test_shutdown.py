@@ -76,7 +76,7 @@ def test_a_request_whose_body_is_still_coming_is_answered(
 ) -> None:
     repo = copy_repo(applied, tmp_path / "repo", "embedded")
     body = json.dumps({"entities": {"driver_id": [1]}, "features": ["driver_stats:rate"]}).encode()
-    with serving(repo) as live:
+    with serving(repo, is_cold=True) as live:
         host, _, port = live.url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port)), timeout=30) as slow:
             head = "POST /get-online-features HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -100,7 +100,7 @@ def test_a_materialization_that_outlasts_the_grace_is_told_and_leaves_nothing_be
     os.mkfifo(source)
     answers: list[httpx.Response] = []
     body = {"start_ts": "2000-01-01", "end_ts": "2100-01-01", "feature_views": ["driver_stats"]}
-    with serving(repo) as live:
+    with serving(repo, is_cold=True) as live:
         running = threading.Thread(target=lambda: answers.append(live.post("/materialize", body)))
         running.start()
         poll_until(lambda: "driver_stats:" in live.log(), what="the materialization is under way")
