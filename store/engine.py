@@ -49,6 +49,8 @@ from store.online.conversations import (
 )
 from store.online.views import carry_pushed, drop_generations, lease
 from store.packed_columns import packed_rows
+from store.stream.context import StreamContext
+from store.stream.lines import landed_line
 from store.windowed_materialization import WindowedRun
 from store.windows_from_feast import is_windowed
 
@@ -146,7 +148,7 @@ class DuckDBComputeEngine(ComputeEngine):
         definition = self._definition(task)
         if definition.windows:
             windowed = self._windowed_run(online, task, definition, self._requested(task))
-            count = windowed.events().key_count()
+            count = windowed.events(None).key_count()
             return PlannedMaterialization(definition.name, windowed.is_rebuild, (windowed.interval,), count)
         known, run = self._known_and_run(online, task, definition, self._requested(task))
         with closing(self._latest(task, run.intervals, _late_rows(known.state, run))) as latest:
@@ -194,14 +196,26 @@ class DuckDBComputeEngine(ComputeEngine):
         config, source = self.repo_config, batch_source_of(task.feature_view)
         now_us = clock_for(repo_path_of(config)).now_us()
         session = online.session(config)
-        return WindowedRun.planned(config, definition, source, session, end_us=requested.end_us, now_us=now_us)
+        is_streamed = task.feature_view.stream_source is not None
+        return WindowedRun.planned(
+            config, definition, source, session, end_us=requested.end_us, now_us=now_us, is_streamed=is_streamed
+        )
 
     def _materialize_windows(self, online: RedisOnlineStore, task: MaterializationTask, requested: Interval) -> None:
         definition, session = self._definition(task), online.session(self.repo_config)
         with lease(session, task.project, definition.name):
             run = self._windowed_run(online, task, definition, requested)
-            with _progress_bar(task, run.events().row_count) as advance:
-                run.run(session, self.repo_config.online_store.key_ttl_seconds, advance)
+            line_id = self._landed_line(definition.name) if run.has_line else None
+            with _progress_bar(task, run.events(line_id).row_count) as advance:
+                run.run(session, self.repo_config.online_store.key_ttl_seconds, advance, line_id=line_id)
+
+    def _landed_line(self, view: str) -> int:
+        """Returns a line through the event log, everything before which has landed."""
+        context = StreamContext(repo_path_of(self.repo_config), self.repo_config)
+        try:
+            return landed_line(context, view)
+        finally:
+            context.close()
 
     def _materialize_to_other(self, task: MaterializationTask, requested: Interval) -> None:
         """Writes through Feast's interface; such a store keeps no coverage, so the request is taken as it is.

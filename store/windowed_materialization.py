@@ -35,6 +35,7 @@ class WindowedRun:
         known: what Redis holds of the view.
         batch_end_us: events before it are taken in.
         now_us: the clock's instant at which the run began.
+        is_streamed: whether events also come by the event log.
     """
 
     config: RepoConfig
@@ -43,6 +44,7 @@ class WindowedRun:
     known: KnownState
     batch_end_us: int
     now_us: int
+    is_streamed: bool
 
     @classmethod
     def planned(
@@ -54,6 +56,7 @@ class WindowedRun:
         *,
         end_us: int,
         now_us: int,
+        is_streamed: bool,
     ) -> "WindowedRun":
         """Returns the run up to an end, which is no later than the clock's instant `now_us`."""
         known = session.hold(read_state(definition.project, definition.name))
@@ -61,7 +64,7 @@ class WindowedRun:
         ends_us = [plan.batch_end_us(end_us)]
         if known.state.seam is not None:
             ends_us.append(floor_to(known.state.seam.batch_end_us, plan.hops[-1]))
-        return cls(config, definition, source, known, max(ends_us), now_us)
+        return cls(config, definition, source, known, max(ends_us), now_us, is_streamed)
 
     @property
     def plan(self) -> TilePlan:
@@ -78,21 +81,31 @@ class WindowedRun:
         """Whether the definition has changed since the last run."""
         return self.known.state.fingerprint not in ("", self.definition.fingerprint)
 
-    def events(self, line_id: int = 0) -> WindowEvents:
+    @property
+    def has_line(self) -> bool:
+        """Whether a line through the event log says what is taken in, and not the time of events alone."""
+        return self.is_streamed and not self.definition.is_external
+
+    def events(self, line_id: int | None) -> WindowEvents:
         """Returns the events that are taken in.
 
         Args:
-            line_id: events of the stream that land and arrived at or before it are in the source, and are taken in.
+            line_id: events of the stream that land and arrived at or before it are in the source, and are taken in;
+                None where no line was drawn.
 
         Raises:
             SourceError: the source is not there, or lacks a column.
             WrongType: a join key that cannot be compared with its declared type.
         """
-        line = None if self.definition.is_external else line_id
-        return window_events(self.config, self.definition, self.source, self.interval, line)
+        return window_events(self.config, self.definition, self.source, self.interval, line_id)
 
     def run(
-        self, session: RedisSession, key_ttl_seconds: int | None, advance: Callable[[int], object], *, line_id: int = 0
+        self,
+        session: RedisSession,
+        key_ttl_seconds: int | None,
+        advance: Callable[[int], object],
+        *,
+        line_id: int | None,
     ) -> None:
         """Fills a new generation and has it take over, then drops the old ones.
 
@@ -119,7 +132,7 @@ class WindowedRun:
             (self.interval,) if self.interval.start_us < self.interval.end_us else (),
             cleaned_below=before.cleaned_below,
             known_us=self.now_us,
-            seam=Seam(self.batch_end_us, line_id, self.definition.is_external),
+            seam=Seam(self.batch_end_us, line_id or 0, self.definition.is_external),
         )
         known = session.hold(replace_state(project, view, self.known, state))
         drop_tiles(session, project, view, range(before.cleaned_below, generation))
