@@ -110,7 +110,7 @@ def run(options: Options) -> bool:
 
 
 def _measure(figure: Figure, options: Options) -> dict[str, Measured]:
-    keys = options.rows(figure.keys) if figure.keys > 100 else figure.keys
+    keys = _keys(figure, options)
     options.data.mkdir(parents=True, exist_ok=True)
     events, entities = files(options.data, options.rows(EVENTS), options.rows(ROWS), keys)
     measured = {name: Measured() for name in figure.entries}
@@ -145,6 +145,11 @@ def _measure(figure: Figure, options: Options) -> dict[str, Measured]:
     return measured
 
 
+def _keys(figure: Figure, options: Options) -> int:
+    """Returns the number of keys at a scale: events per key stay the same, down to a hundred keys."""
+    return max(min(figure.keys, 100), figure.keys // options.scale)
+
+
 def _difference(expected: Mapping[int, Sequence[float | None]], answered: Sequence[Any]) -> str:
     if len(answered) != len(expected):
         return f"{len(answered)} of {len(expected)} sampled rows were answered"
@@ -174,7 +179,7 @@ def _text(figure: Figure, measured: Mapping[str, Measured], options: Options) ->
     limit = f", memory_limit {figure.memory_limit}" if figure.memory_limit else ""
     sizes = f"{options.rows(ROWS):,} entity rows, {options.rows(EVENTS):,} events"
     lines = [
-        f"## {figure.name}: {sizes}, {figure.keys:,} keys{limit}",
+        f"## {figure.name}: {sizes}, {_keys(figure, options):,} keys{limit}",
         "",
         "| contender | n | median s | min | max | CPU s | peak MB |",
         "|---" * 7 + "|",
@@ -198,7 +203,7 @@ def _record(figure: Figure, measured: Mapping[str, Measured], options: Options) 
         "figure": figure.name,
         "scale": options.scale,
         "threads": options.threads,
-        "keys": figure.keys,
+        "keys": _keys(figure, options),
         "memory_limit": figure.memory_limit,
         "verdicts": [{"text": text, "is_met": is_met} for text, is_met in _verdicts(figure, measured)],
     }
