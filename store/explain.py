@@ -21,6 +21,7 @@ from store.online import RedisOnlineStore, RedisOnlineStoreConfig
 from store.online.inspection import Inspection, inspect
 from store.online.plan import ViewRead, compile_plan
 from store.online.stored_rows import NOT_FOUND, PRESENT
+from store.windows_from_feast import is_windowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def explain(store: FeatureStore, view_name: str, key_text: str, at_us: int | Non
     Raises:
         UnknownObject: no such view, or a column that is none of its join keys.
         MissingJoinKey, WrongType, InputError: the key does not say one of the view's.
+        InputError: the view is computed at request time, or windowed.
         ConfigError: online or offline store are not Larder's.
         SourceError, OnlineStoreError: a side cannot be read.
     """
@@ -124,6 +126,11 @@ def _view(store: FeatureStore, name: str) -> Any:
         raise InputError(
             f"feature view {name!r} is computed at request time, so no row of it is stored; explain its "
             f"sources {sources}"
+        )
+    if is_windowed(view):
+        raise InputError(
+            f"feature view {name!r} aggregates over time windows, so no one row answers for it; look its features up, "
+            "and compare them with get_historical_features at the same time"
         )
     return view
 

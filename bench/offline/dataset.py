@@ -37,15 +37,15 @@ def history(root: Path, shape: Shape) -> tuple[Path, ...]:
     folder = root / shape.label
     stamp = json.dumps({"generator": GENERATOR_VERSION, "seed": SEED, **asdict(shape)})
     files = tuple(folder / f"view_{view}.parquet" for view in range(VIEWS))
-    if _is_made(folder, stamp):
+    if is_made(folder, stamp):
         return files
-    making = _empty(folder.with_suffix(".making"))
+    making = empty(folder.with_suffix(".making"))
     for view, file in enumerate(files):
         reader = pa.RecordBatchReader.from_batches(_history_schema(view), _history_batches(shape, view))
         with duckdb.connect() as connection:
             connection.register("history", reader)
             connection.execute(f"COPY history TO '{making / file.name}' (FORMAT parquet)")
-    _finish(making, folder, stamp)
+    finish(making, folder, stamp)
     return files
 
 
@@ -58,9 +58,9 @@ def entity_rows(root: Path, shape: Shape, rows: int) -> Path:
     folder = root / f"{shape.name}-{shape.keys}-entities-{rows}"
     stamp = json.dumps({"generator": GENERATOR_VERSION, "seed": SEED, "keys": shape.keys, "rows": rows})
     file = folder / "entities.parquet"
-    if _is_made(folder, stamp):
+    if is_made(folder, stamp):
         return file
-    making = _empty(folder.with_suffix(".making"))
+    making = empty(folder.with_suffix(".making"))
     fields = [(ROW_ID, pa.int64()), (KEY, pa.int64()), (EVENT, INSTANT)]
     with pq.ParquetWriter(making / file.name, pa.schema(fields)) as writer:
         for start in range(0, rows, CHUNK_ROWS):
@@ -71,7 +71,7 @@ def entity_rows(root: Path, shape: Shape, rows: int) -> Path:
             ids = np.arange(start, start + len(drawn))
             columns = [pa.array(ids), pa.array(keys), pa.array(instants).cast(INSTANT)]
             writer.write_table(pa.table(columns, schema=writer.schema))
-    _finish(making, folder, stamp)
+    finish(making, folder, stamp)
     return file
 
 
@@ -100,18 +100,20 @@ def _history_batches(shape: Shape, view: int) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _is_made(folder: Path, stamp: str) -> bool:
+def is_made(folder: Path, stamp: str) -> bool:
+    """Whether a folder of files was finished with these parameters."""
     note = folder / "stamp.json"
     return note.is_file() and note.read_text() == stamp
 
 
-def _empty(folder: Path) -> Path:
+def empty(folder: Path) -> Path:
+    """Returns a folder that has nothing in it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
 
-def _finish(making: Path, folder: Path, stamp: str) -> None:
+def finish(making: Path, folder: Path, stamp: str) -> None:
     """Gives the finished folder its name, so that one that was left half made is never taken for whole."""
     (making / "stamp.json").write_text(stamp)
     shutil.rmtree(folder, ignore_errors=True)

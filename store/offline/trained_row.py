@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from feast import Field
+from feast import FeatureView, Field, FileSource
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import RepoConfig
 from feast.types import UnixTimestamp
@@ -18,6 +18,7 @@ from store.kernel.codec import RowTimes
 from store.kernel.definitions import Column
 from store.offline import DuckDBOfflineStore
 from store.offline.sources import file_source
+from store.windows_from_feast import is_windowed, windows_of
 
 _AT = "event_timestamp"
 
@@ -26,7 +27,8 @@ _AT = "event_timestamp"
 class TrainedRow:
     """What training sees: the features as plain values of their declared types, and the times of the row they are of.
 
-    `times` is None where no row answers; all values are then None.
+    `times` is None where no row answers; all values are then None, but for counts of a windowed view. Of a windowed
+    view they are those of the newest event in its windows.
     """
 
     values: Mapping[str, Any]
@@ -47,27 +49,49 @@ def trained_row(
     """
     source = file_source(batch_source_of(view), f"feature view {view.name!r}")
     in_view = {name: source.field_mapping.get(name, name) for name in _time_fields(source)}
+    join_keys = join_key_columns(view)
+    columns = [column_of(field) for field in view.features if field.name not in {c.name for c in join_keys}]
+    rows = _entity_rows(join_keys, key, at_us)
     # The times of the row that answers are asked for as if they were features, so that nothing finds it but the join.
-    timed = copy.copy(view)
-    features = {field.name: field for field in view.features}
+    timed = _newest_events(view, source) if is_windowed(view) else copy.copy(view)
+    features = {field.name: field for field in timed.features}
     timed.features = list(
         ({name: Field(name=name, dtype=UnixTimestamp) for name in in_view.values()} | features).values()
     )
-    join_keys = join_key_columns(view)
-    columns = [column_of(field) for field in view.features if field.name not in {c.name for c in join_keys}]
-    asked = dict.fromkeys([*(column.name for column in columns), *in_view.values()])
+    names = [column.name for column in columns]
+    if is_windowed(view):
+        answer = _answer(config, registry, view, names, rows)
+        answer |= _answer(config, registry, timed, list(in_view.values()), rows)
+    else:
+        answer = _answer(config, registry, timed, list(dict.fromkeys([*names, *in_view.values()])), rows)
+    values = {column.name: plain_from_arrow(column, answer[column.name])[0] for column in columns}
+    times = _times([answer[name] for name in in_view.values()])
+    if times is not None and is_windowed(view) and times.event_us < min(w.start_us(at_us) for w in windows_of(view)):
+        times = None
+    return TrainedRow(values, times)
+
+
+def _answer(
+    config: RepoConfig, registry: BaseRegistry, view: Any, names: list[str], rows: pa.Table
+) -> dict[str, pa.ChunkedArray]:
+    """Returns features of a view by name, as training has them."""
     table = DuckDBOfflineStore.get_historical_features(
         config,
-        [timed],
-        [f"{view.name}:{name}" for name in asked],
-        _entity_rows(join_keys, key, at_us),
+        [view],
+        [f"{view.name}:{name}" for name in names],
+        rows,
         registry,
         config.project,
         full_feature_names=True,
     ).to_arrow()
-    answer = {name: table.column(f"{view.name}__{name}") for name in asked}
-    values = {column.name: plain_from_arrow(column, answer[column.name])[0] for column in columns}
-    return TrainedRow(values, _times([answer[name] for name in in_view.values()]))
+    return {name: table.column(f"{view.name}__{name}") for name in names}
+
+
+def _newest_events(view: Any, source: FileSource) -> FeatureView:
+    """Returns a plain view without features of the events of a windowed one."""
+    plain = FeatureView(name=view.name, source=source, ttl=None)
+    plain.entities, plain.entity_columns = view.entities, list(view.entity_columns)
+    return plain
 
 
 def _time_fields(source: Any) -> list[str]:

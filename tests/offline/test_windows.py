@@ -78,15 +78,16 @@ class Case:
 UNIT_NS = {"us": 1_000, "ns": 1}
 
 
-def times_in(unit: str) -> st.SearchStrategy[int | None]:
-    """Instants on and beside bounds of hops; as nanoseconds."""
-    left = st.sampled_from([0, 0, 0, 1_000, -1_000, 1, -1, 999])
-    seconds = st.one_of(st.integers(-3, 40), st.sampled_from([0, 3, 6, 10, 24]))
-    times = st.builds(lambda s, n: (s * SECOND_NS + n) // UNIT_NS[unit] * UNIT_NS[unit], seconds, left)
-    return st.one_of(times, times, times, times, st.none())
+def times_in(unit: str, seconds: list[int]) -> st.SearchStrategy[int | None]:
+    """Instants of which many are equal, or lie a window apart, give or take a hop or a nanosecond; as nanoseconds."""
+    left = st.sampled_from([0, 0, 0, 0, 0, 0, 1_000, -1_000, 1, -1, 999])
+    apart = st.sampled_from([0, 0, 0, 0, -3, -6, -10, -12, -24, -27, 3])
+    step = UNIT_NS[unit]
+    times = st.builds(lambda s, d, n: ((s + d) * SECOND_NS + n) // step * step, st.sampled_from(seconds), apart, left)
+    return st.one_of(times, times, times, times, times, times, st.none())
 
 
-KEYS = st.sampled_from([None, 1, 2, 2, 2])
+KEYS = st.sampled_from([None, 1, *([2] * 8)])
 COLUMNS = st.fixed_dictionaries(
     {
         "x": st.sampled_from([None, 0.5, 1e16, 1.0, -1e16, 0.0, -0.0, float("nan"), float("inf"), 2.25]),
@@ -102,12 +103,19 @@ COLUMNS = st.fixed_dictionaries(
 def cases(draw: st.DrawFn) -> Case:
     key_count = draw(st.sampled_from([0, 1, 1, 2]))
     has_created = draw(st.booleans())
+    seconds = draw(st.lists(st.integers(-5, 40), min_size=1, max_size=3))
     files = []
     for _ in range(draw(st.integers(1, 3))):
         unit = draw(st.sampled_from(["us", "us", "ns"]))
-        created = times_in(unit) if has_created else st.none()
-        event = st.builds(Event, st.tuples(*[KEYS] * key_count), times_in(unit), created, COLUMNS)
-        files.append((unit, draw(st.sampled_from([None, "UTC"])), tuple(draw(st.lists(event, max_size=10)))))
+        created = times_in(unit, seconds) if has_created else st.none()
+        event = st.builds(Event, st.tuples(*[KEYS] * key_count), times_in(unit, seconds), created, COLUMNS)
+        files.append(
+            (
+                unit,
+                draw(st.sampled_from([None, "UTC"])),
+                tuple(draw(st.lists(event, min_size=draw(st.sampled_from([0, 6])), max_size=14))),
+            )
+        )
     unit = draw(st.sampled_from(["us", "us", "ns"]))
     return Case(
         key_count=key_count,
@@ -116,7 +124,15 @@ def cases(draw: st.DrawFn) -> Case:
         files=tuple(files),
         landed_files=draw(st.integers(0, len(files) - 1)),
         unit=unit,
-        rows=tuple(draw(st.lists(st.tuples(st.tuples(*[KEYS] * key_count), times_in(unit)), max_size=8))),
+        rows=tuple(
+            draw(
+                st.lists(
+                    st.tuples(st.tuples(*[KEYS] * key_count), times_in(unit, seconds)),
+                    min_size=draw(st.sampled_from([0, 5])),
+                    max_size=10,
+                )
+            )
+        ),
         block_rows=draw(st.sampled_from([1, 4, 1000])),
         chunk_rows=draw(st.sampled_from([1, 3, 1000])),
         is_spilled=draw(st.booleans()),
