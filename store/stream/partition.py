@@ -310,8 +310,11 @@ class PartitionRun:
         for entry_id, events in entries:
             to = "online_and_offline" if events.is_landed and events.is_applied else "online"
             to = to if events.is_applied else "offline"
-            table = table_of(self._context.schema(events.schema_tag), events.columns)
-            for event, row in zip(row_ids(entry_id, events.row_count), rows_as_json(table), strict=True):
+            try:
+                rows = rows_as_json(table_of(self._context.schema(events.schema_tag), events.columns))
+            except _POISON as error:
+                rows, to, reason = [""] * events.row_count, "", f"{reason}; {error}"
+            for event, row in zip(row_ids(entry_id, events.row_count), rows, strict=True):
                 letters.append(self._letter(event, events.push_source, row, reason, to))
         self._context.bury(letters)
 
