@@ -81,6 +81,7 @@ class PartitionRun:
             OnlineStoreError: Redis cannot serve.
             SourceError, OutOfSpace: rows before a line cannot land.
         """
+        self._read.extend((entry_id, len(content)) for entry_id, content in entries)
         pending: list[tuple[int, Events]] = []
         for entry_id, content in entries:
             said = self._decoded(entry_id, content)
@@ -94,8 +95,6 @@ class PartitionRun:
             if isinstance(said, Line):
                 self.record()
         self._work(pending)
-        for entry_id, content in entries:
-            self._read.append((entry_id, len(content)))
         if entries:
             self.cursor = entries[-1][0]
             self.record()
