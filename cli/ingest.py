@@ -30,7 +30,7 @@ def run(repo: Path, partitions: str, metrics: tuple[str, int] | None) -> int:
     configure_logs()
     context = StreamContext(repo.resolve())
     try:
-        worker = Worker(context, _parsed(partitions, context.log.partitions) if partitions else None)
+        worker = Worker(context, parsed_partitions(partitions, context.log.partitions) if partitions else None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
         if metrics is not None:
@@ -41,7 +41,7 @@ def run(repo: Path, partitions: str, metrics: tuple[str, int] | None) -> int:
     return 0
 
 
-def _parsed(text: str, count: int) -> list[int]:
+def parsed_partitions(text: str, count: int) -> list[int]:
     """Returns the partitions that `0,3-5` names.
 
     Raises:
