@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from store.erasure import Eraser, Erasure, Holdings
 from store.errors import InputError
 from store.offline.erasure import FileRows
 from store.snapshot import RegistrySnapshots, load_config
+from store.stream.erasing import StreamRows
 
 
 def run(repo: Path, key: str, *, is_dry_run: bool, is_confirmed: bool, is_json: bool) -> int:
@@ -52,8 +54,17 @@ def _show(told: dict[str, Any], lines: Sequence[str], *, is_json: bool) -> None:
 
 def _told(holdings: Holdings, verb: str) -> Iterator[str]:
     yield f"Redis: {verb} {holdings.redis.rows} rows of {holdings.redis.keys} keys"
+    yield from _stream(holdings.stream, verb)
     yield from _landed(holdings.landed, verb)
     yield from _users(holdings)
+
+
+def _stream(rows: StreamRows, verb: str) -> Iterator[str]:
+    if rows.total:
+        yield (
+            f"on their way: {verb} {rows.log} rows of the event log, {rows.inboxes} of inboxes, {rows.letters} dead "
+            "letters"
+        )
 
 
 def _landed(landed: Sequence[FileRows], verb: str) -> Iterator[str]:
@@ -73,6 +84,7 @@ def _users(holdings: Holdings) -> Iterator[str]:
 
 def _proven(erasure: Erasure) -> Iterator[str]:
     yield f"Redis: erased {erasure.redis.rows} rows of {erasure.redis.keys} keys"
+    yield from _stream(erasure.stream, "erased")
     yield from _landed(erasure.landed, "erased")
     after = erasure.after
     if after.is_clean and not erasure.looked_up_rows:
@@ -82,6 +94,7 @@ def _proven(erasure: Erasure) -> Iterator[str]:
             f"NOT ERASED: {after.redis.rows} rows of {after.redis.keys} keys are in Redis, {erasure.looked_up_rows} "
             "rows were found by lookups; they were written meanwhile: erase again"
         )
+        yield from _stream(after.stream, "there are")
         for file in after.landed:
             yield f"  {file.rows} rows in {file.path}: written meanwhile, or still read by a retrieval; erase again"
     yield from _users(after)
@@ -90,6 +103,7 @@ def _proven(erasure: Erasure) -> Iterator[str]:
 def _holdings_as_json(holdings: Holdings) -> dict[str, Any]:
     return {
         "redis": {"keys": holdings.redis.keys, "rows": holdings.redis.rows},
+        "stream": asdict(holdings.stream),
         "landed_files": _files(holdings.landed),
         "your_files": _files(holdings.users),
         "not_searched": list(holdings.unread),
@@ -100,6 +114,7 @@ def _erasure_as_json(erasure: Erasure) -> dict[str, Any]:
     return {
         "erased": {
             "redis": {"keys": erasure.redis.keys, "rows": erasure.redis.rows},
+            "stream": asdict(erasure.stream),
             "landed_files": _files(erasure.landed),
         },
         "left": _holdings_as_json(erasure.after),

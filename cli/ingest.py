@@ -5,12 +5,13 @@ import threading
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from server.logs import configure_logs
+from server.stream_metrics import stream_metrics
 from store.errors import InputError, OnlineStoreError
-from store.online.stream_status import StreamStatus, read_status
+from store.online.stream_status import read_status
 from store.stream.context import StreamContext
 from store.stream.worker import Worker
 
@@ -29,7 +30,7 @@ def run(repo: Path, partitions: str, metrics: tuple[str, int] | None) -> int:
     configure_logs()
     context = StreamContext(repo.resolve())
     try:
-        worker = Worker(context, _parsed(partitions, context.log.partitions) if partitions else None)
+        worker = Worker(context, parsed_partitions(partitions, context.log.partitions) if partitions else None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
         if metrics is not None:
@@ -40,7 +41,7 @@ def run(repo: Path, partitions: str, metrics: tuple[str, int] | None) -> int:
     return 0
 
 
-def _parsed(text: str, count: int) -> list[int]:
+def parsed_partitions(text: str, count: int) -> list[int]:
     """Returns the partitions that `0,3-5` names.
 
     Raises:
@@ -76,45 +77,6 @@ class _StreamMetrics(Collector):
             return [up]
         up.add_metric([], 1)
         return [up, *stream_metrics(status)]
-
-
-def stream_metrics(status: StreamStatus) -> list[Metric]:
-    """Returns how an event log stands, in Prometheus' words."""
-    gauges = {
-        "larder_stream_owned": "1 if a worker owns the partition.",
-        "larder_stream_entries": "Entries of a partition's log that wait to be applied or to land.",
-        "larder_stream_lag_seconds": "Age of a partition's oldest event that does not count online yet.",
-        "larder_stream_landing_lag_seconds": "Age of a partition's oldest event that may not have landed yet.",
-    }
-    families: list[Metric] = []
-    for name, text in gauges.items():
-        gauge = GaugeMetricFamily(name, text, labels=["partition"])
-        for each in status.partitions:
-            value = {
-                "larder_stream_owned": float(each.owner is not None),
-                "larder_stream_entries": float(each.entries),
-                "larder_stream_lag_seconds": each.lag_seconds,
-                "larder_stream_landing_lag_seconds": each.landing_lag_seconds,
-            }[name]
-            gauge.add_metric([str(each.partition)], value)
-        families.append(gauge)
-    counters = {
-        "larder_stream_appended_rows": ("Rows that came into a partition, copies included.", "appended"),
-        "larder_stream_applied_rows": ("Rows of a partition that count online.", "applied_rows"),
-        "larder_stream_landed_rows": ("Rows of a partition that have landed.", "landed_rows"),
-    }
-    for name, (text, attribute) in counters.items():
-        counter = CounterMetricFamily(name, text, labels=["partition"])
-        for each in status.partitions:
-            counter.add_metric([str(each.partition)], getattr(each.state, attribute))
-        families.append(counter)
-    families.append(GaugeMetricFamily("larder_stream_dead_letters", "Dead letters kept.", value=status.letters))
-    families.append(
-        CounterMetricFamily(
-            "larder_stream_dead_letters_dropped", "Dead letters that went for newer ones.", value=status.dropped_letters
-        )
-    )
-    return families
 
 
 def _serve_metrics(context: StreamContext, host: str, port: int) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from server.stream_metrics import StreamCollector
 from store.requests import LookupAnswer
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -73,6 +74,10 @@ class Metrics:
 
     def __init__(self, *, has_other_workers: bool = False) -> None:
         self.registry = CollectorRegistry()
+        # Redis knows these, so each worker tells all of them: nothing is to be added up.
+        self.stream = StreamCollector()
+        self._stream_registry = CollectorRegistry()
+        self._stream_registry.register(self.stream)
         self._folder = Path(os.environ[MULTIPROCESS_VARIABLE]) if has_other_workers else None
         self.requests = Counter(
             "larder_requests_total", "Requests answered.", ["path", "method", "status"], registry=self.registry
@@ -194,11 +199,11 @@ class Metrics:
         """Returns all metrics of the server in Prometheus' text format."""
         self._count()
         if self._folder is None:
-            return generate_latest(self.registry)
+            return generate_latest(self.registry) + generate_latest(self._stream_registry)
         _forget_dead_workers(self._folder)
         everything = CollectorRegistry()
         MultiProcessCollector(everything, path=str(self._folder))
-        return generate_latest(everything)
+        return generate_latest(everything) + generate_latest(self._stream_registry)
 
 
 def _forget_dead_workers(folder: Path) -> None:

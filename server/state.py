@@ -35,6 +35,7 @@ class ServerState:
         self.metrics.is_ready.set(readiness.is_ready)
         self.metrics.registry_age.set(readiness.registry_age_seconds)
         self.metrics.is_registry_broken.set(readiness.registry_problem is not None)
+        self.metrics.stream.status = readiness.stream
 
     async def keep_gauges_fresh(self) -> None:
         """Renews the gauges for as long as the worker lives."""

@@ -17,27 +17,31 @@ from store.kernel.definitions import Column
 from store.kernel.keys import encode_value
 from store.offline.erasure import FileRows, KeyPart, WantedKey, erase_landed, landed_rows, users_rows
 from store.offline.sources import landed_folder, resolve_path
-from store.online import RedisOnlineStore, RedisOnlineStoreConfig
+from store.online import RedisOnlineStore, RedisOnlineStoreConfig, repo_path_of
 from store.online.erasure import KeysAndRows, count_keys, erase_keys, rows_looked_up
 from store.online.views import lease
+from store.stream.context import StreamContext
+from store.stream.erasing import StreamRows, StreamSearch, WantedEvent, WantedPart
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
     """What holds rows of an entity.
 
-    `users` are files that Larder never changes; `unread` says of which of them it cannot be told, and why.
+    `users` are files that Larder never changes; `unread` says of which of them it cannot be told, and why. `stream` are
+    rows on their way: in the event log, in inboxes, and dead letters.
     """
 
     redis: KeysAndRows
     landed: tuple[FileRows, ...]
     users: tuple[FileRows, ...]
     unread: tuple[str, ...]
+    stream: StreamRows
 
     @property
     def is_clean(self) -> bool:
         """Whether Larder itself holds none."""
-        return not self.redis.keys and not self.landed
+        return not self.redis.keys and not self.landed and not self.stream.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Erasure:
     after: Holdings
     looked_up_keys: int
     looked_up_rows: int
+    stream: StreamRows
 
     @property
     def is_proven(self) -> bool:
@@ -88,6 +93,24 @@ class Eraser:
             for key in self._keys.values()
         )
         self._sources = self._files(store)
+        self._store = store
+
+    def _search(self) -> StreamSearch:
+        return StreamSearch(self._online.session(self._config), self._store, self._wanted_events())
+
+    def _wanted_events(self) -> list[WantedEvent]:
+        """Returns the keys as rows on their way have them: under the names of the views or of the files."""
+        wanted: dict[WantedEvent, None] = {}
+        for view in self._store.list_all_feature_views():
+            if view.name in self._keys:
+                mapping = getattr(batch_source_of(view), "field_mapping", None) or {}
+                in_file = {in_view: name for name, in_view in mapping.items()}
+                parts = [
+                    WantedPart(c, frozenset({c.name, in_file.get(c.name, c.name)}), value)
+                    for c, value in self._keys[view.name].items()
+                ]
+                wanted[tuple(parts)] = None
+        return list(wanted)
 
     def holdings(self) -> Holdings:
         """Returns what holds such rows now; nothing is changed.
@@ -105,7 +128,7 @@ class Eraser:
                 users |= {found.path: found for found in users_rows(self._config, source, wanted)}
             except SourceError as error:
                 unread.append(str(error))
-        return Holdings(redis, tuple(landed), tuple(users.values()), tuple(unread))
+        return Holdings(redis, tuple(landed), tuple(users.values()), tuple(unread), self._search().count())
 
     def erase(self) -> Erasure:
         """Erases them, then looks whether any are left.
@@ -116,18 +139,29 @@ class Eraser:
         Raises:
             MaterializationBusy: one is being materialized; nothing was erased.
             SourceError, OutOfSpace: a landed file cannot be replaced; those before it were.
-            OnlineStoreError: Redis cannot serve; what was erased until then is.
+            OnlineStoreError: Redis cannot serve, or events in the log cannot land; what was erased until then is.
         """
         session = self._online.session(self._config)
         with ExitStack() as leases:
             for name in self._stored_names:
                 leases.enter_context(lease(session, self._project, name))
+            stream = self._erase_stream()
             # Files first: rows that are only in Redis cannot come back, those of files could.
             landed = [row for folder, wanted in self._folders().items() for row in erase_landed(folder, wanted)]
             redis = erase_keys(session, self._project, self._wanted_parts)
         knowledge = self._online.knowledge(self._project)
         found = rows_looked_up(session, knowledge, self._stored_names, redis.examples)
-        return Erasure(redis, tuple(landed), self.holdings(), len(redis.examples), found)
+        return Erasure(redis, tuple(landed), self.holdings(), len(redis.examples), found, stream)
+
+    def _erase_stream(self) -> StreamRows:
+        search = self._search()
+        if not search.has_log():
+            return search.erase(None)
+        context = StreamContext(repo_path_of(self._config), self._config)
+        try:
+            return search.erase(context)
+        finally:
+            context.close()
 
     def _files(self, store: FeatureStore) -> dict[Any, tuple[FileSource, list[WantedKey]]]:
         """Returns the file sources of the views, each once, with the keys as its files have them."""

@@ -157,8 +157,8 @@ STREAM_PARTITIONS_MAX = 256
 LOG_ENTRIES_MAX = 200_000
 """Entries of one partition that wait to be applied or landed; a full log answers 503 until its worker has caught up."""
 
-LOG_BYTES_MAX = 256 * 1024 * 1024
-"""The same in bytes: eight partitions whose worker is away take 2 GB of Redis before pushes are refused."""
+LOG_BYTES_MAX = 64 * 1024 * 1024
+"""The same in bytes: eight partitions whose worker is away take 0.5 GB of Redis before pushes are refused."""
 
 ENTRY_ROWS_MAX = 200
 """Rows of one entry: reading an entry costs a hundred times what a row in it does, and 200 hide that."""

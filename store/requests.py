@@ -84,6 +84,56 @@ class MaterializeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """How one partition of the event log stands.
+
+    Attributes:
+        owner: the name of the worker that owns it, None for nobody.
+        entries: in its log: those that wait to be applied or to land.
+        lag_seconds: age of the oldest event that does not count online yet, 0 for none.
+        landing_lag_seconds: age of the oldest event that may not have landed yet, 0 for none.
+        appended_rows: that ever came into it, copies for other entities included; likewise the other two.
+    """
+
+    partition: int
+    owner: str | None
+    entries: int
+    lag_seconds: float
+    landing_lag_seconds: float
+    appended_rows: int
+    applied_rows: int
+    landed_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """How the event log stands; without partitions if there is none yet.
+
+    `letters` dead letters are kept, `dropped_letters` had to go for newer ones.
+    """
+
+    partitions: Sequence[PartitionStatus] = ()
+    letters: int = 0
+    dropped_letters: int = 0
+
+    @property
+    def unowned(self) -> list[int]:
+        """The partitions that no worker owns."""
+        return [each.partition for each in self.partitions if each.owner is None]
+
+    @property
+    def problem(self) -> str | None:
+        """What stands still, None if nothing does."""
+        waiting = [each.partition for each in self.partitions if each.owner is None and each.entries]
+        if not waiting:
+            return None
+        return (
+            f"partitions {waiting} of the event log have events and no worker, so windowed features stand still there; "
+            "start 'larder ingest'"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Readiness:
     """Whether the store can serve: one statement per part, None where that part is well.
 
@@ -95,8 +145,9 @@ class Readiness:
     online_store_problem: str | None
     clock_note: str | None
     registry_age_seconds: float
+    stream: StreamStatus = StreamStatus()
 
     @property
     def is_ready(self) -> bool:
-        """Whether lookups can be answered; a shifted clock and an outdated registry are notes, not faults."""
+        """Whether lookups can be answered; a shifted clock, an outdated registry, a log without workers are notes."""
         return self.has_registry and self.online_store_problem is None

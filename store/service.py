@@ -24,6 +24,7 @@ from store.online.plan import Asked, OnlinePlan, ServiceName
 from store.online.plans import PlanCache
 from store.online.rows import ViewWrite, write_pushed
 from store.online.stream_log import PushName
+from store.online.stream_status import read_status
 from store.pushing import PUSH_TARGETS, Landing, Push, checked_push, checked_write
 from store.requests import (
     HistoricalRequest,
@@ -32,6 +33,7 @@ from store.requests import (
     MaterializeRequest,
     PushRequest,
     Readiness,
+    StreamStatus,
 )
 from store.snapshot import RegistrySnapshots, load_config
 from store.stream.appending import LoggedPush, PreparedPush
@@ -248,17 +250,23 @@ class StoreService:
 
     async def readiness(self) -> Readiness:
         """Returns whether lookups can be answered, and what is wrong if not."""
-        online_problem = None
+        online_problem, stream = None, StreamStatus()
         try:
             session = await self._online.async_session(self._config)
             await session.hold(try_reading(self.project))
+            stream = await session.hold(read_status(self.project, self.clock.now_us()))
         except (OnlineStoreError, ConfigError) as error:
             online_problem = str(error)
         note = (
             None if self.clock.is_system else f"the clock is not the system's: it says {self.clock.now().isoformat()}"
         )
         return Readiness(
-            self._snapshots.is_loaded, self._snapshots.problem, online_problem, note, self._snapshots.age_seconds
+            has_registry=self._snapshots.is_loaded,
+            registry_problem=self._snapshots.problem,
+            online_store_problem=online_problem,
+            clock_note=note,
+            registry_age_seconds=self._snapshots.age_seconds,
+            stream=stream,
         )
 
 

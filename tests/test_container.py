@@ -79,7 +79,7 @@ def test_docker_compose_itself_accepts_the_file_without_a_warning(project_root: 
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("service", ["redis", "server"])
+@pytest.mark.parametrize("service", ["redis", "server", "worker"])
 def test_service_runs_with_the_least_rights(compose: dict[str, Any], service: str) -> None:
     declared = compose["services"][service]
     user, _, group = declared["user"].partition(":")
@@ -93,7 +93,7 @@ def test_service_runs_with_the_least_rights(compose: dict[str, Any], service: st
     assert [entry.split(":")[0] for entry in declared["tmpfs"]] == ["/tmp"]
 
 
-@pytest.mark.parametrize("service", ["redis", "server"])
+@pytest.mark.parametrize("service", ["redis", "server", "worker"])
 def test_service_is_watched_restarted_and_bounded(compose: dict[str, Any], service: str) -> None:
     declared = compose["services"][service]
     assert declared["healthcheck"]["test"]
@@ -102,8 +102,18 @@ def test_service_is_watched_restarted_and_bounded(compose: dict[str, Any], servi
     assert declared["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
 
 
-def test_server_waits_for_a_healthy_redis(compose: dict[str, Any]) -> None:
-    assert compose["services"]["server"]["depends_on"] == {"redis": {"condition": "service_healthy"}}
+@pytest.mark.parametrize("service", ["server", "worker"])
+def test_service_waits_for_a_healthy_redis(compose: dict[str, Any], service: str) -> None:
+    assert compose["services"][service]["depends_on"] == {"redis": {"condition": "service_healthy"}}
+
+
+def test_worker_is_the_servers_image_on_the_same_data_and_reached_by_nobody(compose: dict[str, Any]) -> None:
+    server, worker = compose["services"]["server"], compose["services"]["worker"]
+    assert worker["command"][:4] == ["larder", "ingest", "--repo", "/feature_repo"]
+    assert (worker["image"], worker["volumes"]) == (server["image"], server["volumes"])
+    assert worker["networks"] == ["store"]
+    assert "ports" not in worker
+    assert worker["secrets"] == ["redis_password"]
 
 
 def test_server_is_published_on_this_machine_only_and_redis_not_at_all(compose: dict[str, Any]) -> None:
@@ -126,7 +136,7 @@ def test_secrets_come_as_files_and_stand_in_no_environment(compose: dict[str, An
     assert store["secrets"] == ["redis_password"]
     assert server["environment"]["LARDER_TOKENS_FILE"] == "/run/secrets/larder_tokens"
     assert server["environment"]["REDIS_PASSWORD_FILE"] == "/run/secrets/redis_password"
-    for service in (server, store):
+    for service in (server, store, compose["services"]["worker"]):
         for name, value in service["environment"].items():
             assert name.endswith("_FILE") or not re.search("PASSWORD|TOKEN|SECRET|URL", name), (name, value)
     assert all(set(secret) == {"file"} for secret in compose["secrets"].values())

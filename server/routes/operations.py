@@ -44,7 +44,7 @@ async def ready(request: Request) -> Response:
     """Says whether lookups can be answered, and if not, why.
 
     A registry that has broken is told and does not count as long as the last good one serves. Also told is a clock
-    that is not the system's.
+    that is not the system's, and partitions of the event log without a worker.
     """
     store = state_of(request).store
     readiness = await store.readiness()
@@ -57,6 +57,13 @@ async def ready(request: Request) -> Response:
             "age_seconds": round(readiness.registry_age_seconds, 3),
         },
         "online_store": {"problem": readiness.online_store_problem},
+        "stream": {
+            "problem": readiness.stream.problem,
+            "partitions": len(readiness.stream.partitions),
+            "unowned": readiness.stream.unowned,
+            "lag_seconds": round(max((each.lag_seconds for each in readiness.stream.partitions), default=0.0), 3),
+            "dead_letters": readiness.stream.letters,
+        },
         "clock": {
             "is_system": store.clock.is_system,
             "now": store.clock.now().isoformat(),

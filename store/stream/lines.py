@@ -21,11 +21,12 @@ _POLL_SECONDS = 0.02
 __all__ = ["draw_line", "landed_line", "wait_for_line"]
 
 
-def landed_line(context: StreamContext, view: str, seconds_max: float = LINE_SECONDS_MAX) -> int:
+def landed_line(context: StreamContext, view: str, seconds_max: float | None = None) -> int:
     """Draws a line for a view, waits until all events before it that land have landed, and returns it.
 
     Args:
         view: its name; "" for a line that only has everything land.
+        seconds_max: how long it waits, `LINE_SECONDS_MAX` by default.
 
     Raises:
         OnlineStoreTimeout: they did not land in time; the line stands all the same, and another may be drawn.
@@ -36,13 +37,14 @@ def landed_line(context: StreamContext, view: str, seconds_max: float = LINE_SEC
     return line
 
 
-def wait_for_line(context: StreamContext, line: int, seconds_max: float = LINE_SECONDS_MAX) -> None:
+def wait_for_line(context: StreamContext, line: int, seconds_max: float | None = None) -> None:
     """Waits until all partitions have passed a line; those without an owner are drained here.
 
     Raises:
         OnlineStoreTimeout: they have not in time.
     """
-    deadline = time.monotonic() + seconds_max
+    seconds = LINE_SECONDS_MAX if seconds_max is None else seconds_max
+    deadline = time.monotonic() + seconds
     with _Drain(context) as drain:
         while True:
             waiting = _before(context, line)
@@ -51,7 +53,7 @@ def wait_for_line(context: StreamContext, line: int, seconds_max: float = LINE_S
             if time.monotonic() > deadline:
                 raise OnlineStoreTimeout(
                     f"partitions {waiting} of the event log of project {context.project!r} have not landed what came "
-                    f"before line {line} within {seconds_max:g} s; see in the log of 'larder ingest' what keeps them, "
+                    f"before line {line} within {seconds:g} s; see in the log of 'larder ingest' what keeps them, "
                     "then run it again"
                 )
             drain.take_free(waiting)

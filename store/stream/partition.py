@@ -81,6 +81,7 @@ class PartitionRun:
             OnlineStoreError: Redis cannot serve.
             SourceError, OutOfSpace: rows before a line cannot land.
         """
+        self._read.extend((entry_id, len(content)) for entry_id, content in entries)
         pending: list[tuple[int, Events]] = []
         for entry_id, content in entries:
             said = self._decoded(entry_id, content)
@@ -94,8 +95,6 @@ class PartitionRun:
             if isinstance(said, Line):
                 self.record()
         self._work(pending)
-        for entry_id, content in entries:
-            self._read.append((entry_id, len(content)))
         if entries:
             self.cursor = entries[-1][0]
             self.record()
@@ -310,8 +309,11 @@ class PartitionRun:
         for entry_id, events in entries:
             to = "online_and_offline" if events.is_landed and events.is_applied else "online"
             to = to if events.is_applied else "offline"
-            table = table_of(self._context.schema(events.schema_tag), events.columns)
-            for event, row in zip(row_ids(entry_id, events.row_count), rows_as_json(table), strict=True):
+            try:
+                rows = rows_as_json(table_of(self._context.schema(events.schema_tag), events.columns))
+            except _POISON as error:
+                rows, to, reason = [""] * events.row_count, "", f"{reason}; {error}"
+            for event, row in zip(row_ids(entry_id, events.row_count), rows, strict=True):
                 letters.append(self._letter(event, events.push_source, row, reason, to))
         self._context.bury(letters)
 

@@ -11,7 +11,9 @@ from store.online.stream_log import read_states
 from store.stream.context import StreamContext
 from store.stream.worker import Worker
 from tests.redis_servers import RedisServer, poll_until
+from tests.stores import yaml_of
 from tests.stream.shop import NOW, make_store
+from tests.stream.workers import WarmWorkers
 
 StartWorker = Callable[..., Worker]
 
@@ -22,6 +24,7 @@ def shop(repo: Path, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("LARDER_CLOCK", NOW.isoformat())
     server.client().flushall()
     store = make_store(repo, server.url)
+    (repo / "feature_store.yaml").write_text(yaml_of(server.url))
     yield store
     store._get_provider().online_store.close_synchronous()
 
@@ -32,6 +35,14 @@ def context(shop: FeatureStore) -> Iterator[StreamContext]:
     context = StreamContext(Path(shop.repo_path), shop.config)
     yield context
     context.close()
+
+
+@pytest.fixture(scope="session")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmWorkers]:
+    """Starts workers as processes."""
+    workers = WarmWorkers(tmp_path_factory.mktemp("workers"))
+    yield workers
+    workers.close()
 
 
 @pytest.fixture

@@ -2,10 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -13,74 +10,19 @@ import pytest
 from feast.data_source import PushMode
 
 from store.feature_store import FeatureStore
-from store.kernel.keys import owner_key, worker_key, workers_key
 from store.online.stream_log import read_states
 from store.stream.context import StreamContext
 from tests.redis_servers import RedisServer, poll_until
-from tests.stores import PROJECT, yaml_of
 from tests.stream.conftest import wait_until_done
-from tests.stream.shop import NOW, by_page, by_user, clicks, landed, landed_event_ids, sums
+from tests.stream.shop import by_page, by_user, clicks, landed, landed_event_ids, sums
+from tests.stream.workers import WarmWorkers, lapse_leases
 
 USERS, PAGES = 40, 7
 
 
-class WarmWorkers:
-    """Starts workers as processes, quickly."""
-
-    def __init__(self, repo: Path, log: Path) -> None:
-        self._repo = repo
-        with log.open("wb") as file:
-            self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("warm_worker.py"))],
-                env=os.environ | {"LARDER_CLOCK": NOW.isoformat(), "PYTHONWARNINGS": "ignore"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-            )
-
-    def start(self) -> int:
-        """Starts a worker and returns its process id."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{self._repo}\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def close(self) -> None:
-        """Ends the process that starts them."""
-        self._process.communicate()
-
-
-@pytest.fixture
-def workers(shop: FeatureStore, server: RedisServer, tmp_path: Path) -> Iterator[WarmWorkers]:
-    (Path(shop.repo_path) / "feature_store.yaml").write_text(yaml_of(server.url))
-    workers = WarmWorkers(Path(shop.repo_path), tmp_path / "workers.log")
-    yield workers
-    workers.close()
-
-
-def is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def end(process: int, how: signal.Signals) -> None:
-    """Ends a worker and waits until it is gone."""
-    os.kill(process, how)
-    poll_until(lambda: not is_alive(process), what="the worker is gone")
-
-
-def lapse_leases(server: RedisServer) -> None:
-    """Does what the end of their time would do to the leases of workers that were killed or frozen."""
-    client = server.client()
-    names = [name.decode() for name in client.smembers(workers_key(PROJECT))]
-    client.delete(*(owner_key(PROJECT, str(p)) for p in range(8)), workers_key(PROJECT), "no-such-key")
-    for name in names:
-        client.delete(worker_key(PROJECT, name))
+def rows_applied(context: StreamContext) -> int:
+    states = context.session.hold(read_states(context.log, range(context.log.partitions)))
+    return sum(state.applied_rows for state in states)
 
 
 class Pushes:
@@ -135,22 +77,17 @@ def test_events_count_and_land_once_however_often_the_worker_is_killed(
     pushes = Pushes(shop, random)
     try:
         for _ in range(kills):
-            worker = workers.start()
+            worker = workers.start(repo)
             applied = rows_applied(context)
             poll_until(lambda applied=applied: rows_applied(context) > applied, what="it has begun")
             threading.Event().wait(random.uniform(0, 0.6))
-            end(worker, signal.SIGKILL)
+            workers.end(worker, signal.SIGKILL)
             lapse_leases(server)
     finally:
         pushes.stop()
-    worker = workers.start()
+    worker = workers.start(repo)
     check(pushes, server, repo, context)
-    end(worker, signal.SIGTERM)
-
-
-def rows_applied(context: StreamContext) -> int:
-    states = context.session.hold(read_states(context.log, range(context.log.partitions)))
-    return sum(state.applied_rows for state in states)
+    assert workers.end(worker, signal.SIGTERM) == 0
 
 
 @pytest.mark.parametrize("freezes", [2, pytest.param(15, marks=pytest.mark.long)])
@@ -162,14 +99,14 @@ def test_a_worker_that_wakes_when_another_has_taken_over_changes_nothing(
     frozen: list[int] = []
     try:
         for _ in range(freezes):
-            worker = workers.start()
+            worker = workers.start(repo)
             applied = rows_applied(context)
             poll_until(lambda applied=applied: rows_applied(context) > applied, what="it has begun")
             threading.Event().wait(random.uniform(0, 0.4))
             os.kill(worker, signal.SIGSTOP)
             lapse_leases(server)
             frozen.append(worker)
-        worker = workers.start()
+        worker = workers.start(repo)
         applied = rows_applied(context)
         poll_until(lambda: rows_applied(context) > applied, what="the last one works")
         for zombie in frozen:
@@ -178,4 +115,4 @@ def test_a_worker_that_wakes_when_another_has_taken_over_changes_nothing(
         pushes.stop()
     check(pushes, server, repo, context)
     for each in (*frozen, worker):
-        end(each, signal.SIGTERM)
+        assert workers.end(each, signal.SIGTERM) == 0
