@@ -58,6 +58,14 @@ def stored_type(type_name: str) -> pa.DataType:
     return pa.list_(stored_type(element)) if element else _SIMPLE[type_name]
 
 
+def log_schema(plan: LoggedPlan) -> pa.Schema:
+    """Returns the columns of the files of a plan."""
+    features = [kind for feature in plan.features for kind in (stored_type(feature.type_name), STAMP, pa.int8())]
+    given = [stored_type(kind) for _, kind in (*plan.entity_columns, *plan.request_columns)]
+    kinds = [pa.string(), STAMP, pa.date32(), *given, *features, *_ROW_TYPES * len(plan.views)]
+    return pa.schema(list(zip(plan.column_names, kinds, strict=True)))
+
+
 def on_demand_fingerprint(view: Any) -> str:
     """Returns what changes when an on-demand view's function does."""
     function = view.feature_transformation
@@ -81,18 +89,12 @@ class LogForm:
         assert plan.logging is not None, "only the answers of a service that says so are logged"
         self._online = plan
         self.plan = _logged_plan(plan)
-        names = self.plan.column_names
-        if repeated := repeated_names(names):
+        if repeated := repeated_names(self.plan.column_names):
             raise DefinitionError(
                 f"feature service {plan.logging.service!r} cannot be logged: two columns of its log would be called "
                 f"{repeated[0]!r}; rename an entity column, feature or view"
             )
-        features = [
-            kind for feature in self.plan.features for kind in (stored_type(feature.type_name), STAMP, pa.int8())
-        ]
-        given = [stored_type(kind) for _, kind in (*self.plan.entity_columns, *self.plan.request_columns)]
-        kinds = [pa.string(), STAMP, pa.date32(), *given, *features, *_ROW_TYPES * len(self.plan.views)]
-        self.schema = pa.schema(list(zip(names, kinds, strict=True)))
+        self.schema = log_schema(self.plan)
 
     def encode(self, vectors: Sequence[tuple[str, Served]]) -> pa.RecordBatch:
         """Returns served vectors, each under the id of its request, one row per entity row.
