@@ -14,7 +14,6 @@ from store.audit.service_log import ServiceLog, Surroundings
 from store.limits import (
     SERVED_CLOSE_SECONDS,
     SERVED_DRAIN_SECONDS,
-    SERVED_PAUSE_SECONDS,
     SERVED_SLICE_VALUES,
     SERVED_SWEEP_SECONDS,
 )
@@ -77,8 +76,6 @@ class ServedLog:
                 service = self._service(plan.logging.service)
                 service.follow(plan)
                 service.take([(f"{self._worker}-{next(self._requests)}", served) for served in of_plan])
-            # Lookups that came meanwhile go first.
-            self._stop.wait(SERVED_PAUSE_SECONDS)
         # A service of which nothing comes, as all is left out, has counts to tell all the same.
         for name in list(self.queue.counts):
             service = self._service(name)

@@ -1,7 +1,8 @@
 """The headers of many stored rows at a time, as columns."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from operator import itemgetter
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -28,14 +29,17 @@ def decode_headers(rows: Sequence[bytes | None]) -> HeaderColumns:
     Raises:
         StoredRowError: a row of a format that this version does not know, or cut short.
     """
-    first = rows[0] if rows else None
-    if first is None or any(row is None or row[0] != first[0] for row in rows):
+    if not rows or None in rows:
+        return _one_by_one(rows)
+    whole = cast("Sequence[bytes]", rows)
+    first = whole[0]
+    if len(set(map(itemgetter(slice(0, 1)), whole))) > 1:
         return _one_by_one(rows)
     decode_header(first)  # refuses a format that is not known
     has_created, has_ns = bool(first[0] & HAS_CREATED), bool(first[0] & HAS_NANOSECONDS)
     created_end = _EVENT_END + 8 * has_created
     size = created_end + 4 * has_ns
-    heads = b"".join([row[:size] for row in rows if row is not None])
+    heads = b"".join(map(itemgetter(slice(size)), whole))
     if len(heads) != size * len(rows):
         return _one_by_one(rows)
     table = np.frombuffer(heads, np.uint8).reshape(len(rows), size)

@@ -91,20 +91,19 @@ class Lookup:
                 tile_bytes += tiles.byte_count
         return rows, tile_bytes
 
-    def stored_rows(self) -> list[list[bytes | None]]:
+    def stored_rows(self) -> list[Sequence[bytes | None]]:
         """Returns the rows that were read of each view of the plan, one per entity row, None where there is none.
 
         A windowed view has no rows.
         """
-        found: dict[int, list[bytes | None]] = {}
+        found: dict[int, Sequence[bytes | None]] = {}
         start = 0
         for group, (keys, places) in zip(self.plan.groups, self._keys, strict=True):
             rows_of_key = self._rows[start : start + len(keys)]
             start += len(keys)
-            for position, source in enumerate(group.sources):
-                rows = [rows[position] for rows in rows_of_key]
+            for source, rows in zip(group.sources, zip(*rows_of_key, strict=True), strict=False):
                 found[source] = rows if places is None else [None if place is None else rows[place] for place in places]
-        none: list[bytes | None] = [None] * self.row_count
+        none: Sequence[bytes | None] = [None] * self.row_count
         return [found.get(source, none) for source in range(len(self.plan.views))]
 
     def answer(self, knowledge: Knowledge, now_us: int) -> list[ViewRows]:
