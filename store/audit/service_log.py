@@ -50,8 +50,16 @@ class ServiceLog:
         folders: those that it has written into.
     """
 
-    def __init__(self, name: str, counts: ServiceCounts, around: Surroundings, worker: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        counts: ServiceCounts,
+        around: Surroundings,
+        worker: str,
+        bytes_max: int = SERVED_BUFFER_BYTES_MAX,
+    ) -> None:
         self.name = name
+        self._bytes_max = bytes_max
         self.folders: set[Path] = set()
         self._counts = counts
         self._around = around
@@ -83,11 +91,9 @@ class ServiceLog:
             # The registry changed elsewhere: the columns are the same, and what they are made from is new.
             before.form = form
             return
-        if before is not None:
+        if before is not None and before.row_count and not self._write(before, is_last=False):
             self._unwritten.append(before)
-            self._due = 0.0
-        else:
-            self._due = time.monotonic() + SERVED_FLUSH_SECONDS
+        self._due = time.monotonic() + SERVED_FLUSH_SECONDS
         self.folders.add(folder)
         self._buffer = LogBuffer(form, folder, self._around.now_us(), self._states_of(form))
 
@@ -99,7 +105,7 @@ class ServiceLog:
         for batch in self._encoded(self._form, vectors):
             self._buffer.add(batch)
         buffers = [*self._unwritten, self._buffer]
-        while sum(buffer.byte_count for buffer in buffers) > SERVED_BUFFER_BYTES_MAX:
+        while sum(buffer.byte_count for buffer in buffers) > self._bytes_max:
             oldest = next(buffer for buffer in buffers if buffer.row_count)
             self._dropped += oldest.drop_oldest()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,13 +18,14 @@ from cli.audit import as_json
 from cli.main import app
 from store.audit.audit import audit
 from store.audit.log import Span
-from store.clock import restart_clock, to_us
+from store.clock import clock_for, restart_clock, to_us
+from store.feature_store import FeatureStore
 from store.kernel.definitions import Column
 from store.kernel.keys import entity_key_encoder
 from store.requests import LookupRequest
 from store.service import StoreService
 from tests.redis_servers import RedisServer
-from tests.stores import NOW, make_store, objects, user_rows, user_view, yaml_of
+from tests.stores import NOW, config, objects, user_rows, user_view, yaml_of
 
 DAY = timedelta(days=1)
 LOG = "data/served/checkout"
@@ -35,17 +37,28 @@ class LoggedShop:
     Every change of time goes by the repo's shared clock.
     """
 
-    def __init__(self, repo: Path, server: RedisServer, **online: Any) -> None:
+    def __init__(self, repo: Path, server: RedisServer) -> None:
         self.repo = repo
         self.server = server
-        self.store = make_store(repo, server.url, **online)
-        settings = "".join(f"\n  {name}: {value}" for name, value in online.items())
-        (repo / "feature_store.yaml").write_text(
-            yaml_of(server.url).replace(
-                f"connection_string: {server.url}", f"connection_string: {server.url}{settings}"
-            )
-        )
-        self.define()
+        settings = yaml_of(server.url)
+        (repo / "feature_store.yaml").write_text(settings)
+        self.store = FeatureStore(repo_path=str(repo), config=config(repo, server.url))
+
+    @classmethod
+    def make(cls, repo: Path, server: RedisServer) -> "LoggedShop":
+        """Returns a shop whose users' file is written and whose definitions are applied."""
+        (repo / "data").mkdir(parents=True)
+        restart_clock(repo, NOW)
+        user_rows().to_parquet(repo / "data" / "users.parquet")
+        shop = cls(repo, server)
+        shop.define()
+        return shop
+
+    def copied(self, repo: Path) -> "LoggedShop":
+        """Returns the same shop in another folder, over the same Redis, which is emptied."""
+        shutil.copytree(self.repo, repo)
+        self.server.client().flushall()
+        return LoggedShop(repo, self.server)
 
     def define(self, view: Any = None, sample_rate: float = 1.0, path: str = LOG) -> None:
         """Applies the shop's definitions, its service logged."""
@@ -59,12 +72,12 @@ class LoggedShop:
 
     def now(self) -> datetime:
         """Returns the clock's instant."""
-        return StoreService.open(self.repo).clock.now()
+        return clock_for(self.repo).now()
 
     def set_clock(self, moment: datetime) -> None:
         """Makes all processes that start from now on believe in a time."""
         restart_clock(self.repo, moment)
-        self.store = type(self.store)(repo_path=str(self.repo), config=self.store.config)
+        self.store = FeatureStore(repo_path=str(self.repo), config=self.store.config)
 
     def serve(self, *batches: Sequence[int | None], amount: float = 3.0) -> list[dict[str, Any]]:
         """Looks users up as a server does, one request a batch, and returns the answers once all is logged."""
