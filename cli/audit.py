@@ -131,7 +131,7 @@ def _plain(value: Any, type_name: str) -> Any:
 
 def _show(report: AuditReport, console: Console) -> None:
     for service in report.services:
-        console.print("\n".join(_coverage(service)))
+        console.print("\n".join(_coverage(service)), markup=False, soft_wrap=True)
         table = Table(box=None, pad_edge=False)
         for name in ("feature", "audited", "reproduced", "different", "no longer known", "skew", "why"):
             table.add_column(name, justify="left" if name in {"feature", "why"} else "right", overflow="fold")
@@ -139,13 +139,14 @@ def _show(report: AuditReport, console: Console) -> None:
             table.add_row(*_cells(tally))
         console.print(table)
         for name, why in sorted(service.not_audited.items()):
-            console.print(f"not audited: {name}: {why}", markup=False)
+            console.print(f"not audited: {name}: {why}", markup=False, soft_wrap=True)
         console.print()
     for line in _differences(report):
         console.print(line, markup=False, soft_wrap=True)
     verdict = "every value is reproduced, and every difference to training has its cause"
     failed = sum(not tally.is_clean for tally in report.tallies)
-    console.print(verdict if report.is_clean else f"FAILED: {failed} features have differences that nothing explains")
+    told = verdict if report.is_clean else f"FAILED: {failed} features have differences that nothing explains"
+    console.print(told, markup=False, soft_wrap=True)
 
 
 def _coverage(service: ServiceReport) -> Iterator[str]:
