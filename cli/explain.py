@@ -1,21 +1,18 @@
 """`larder explain`: one entity key on both sides, as lines for people or as JSON for machines."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from store.clock import said, to_us
-from store.errors import InputError
+from cli.instants import instant_us
+from store.clock import said
 from store.explain import Explanation, explain
 from store.feast_values import json_converter
 from store.kernel.codec import RowTimes
 from store.kernel.reasons import EXPLANATIONS
 from store.snapshot import RegistrySnapshots, load_config
-
-_FINER_THAN_US = re.compile(r"[.,][0-9]{7}")
 
 
 def run(repo: Path, view: str, key: str, *, at: str | None, is_json: bool) -> int:
@@ -24,24 +21,12 @@ def run(repo: Path, view: str, key: str, *, at: str | None, is_json: bool) -> in
     Raises:
         LarderError: as `explain` raises.
     """
-    at_us = None if at is None else _instant_us(at)
+    at_us = None if at is None else instant_us("--at", at)
     snapshots = RegistrySnapshots(load_config(repo), repo)
     snapshots.refresh()
     explanation = explain(snapshots.current().store, view, key, at_us)
     print(json.dumps(as_json(explanation), indent=2) if is_json else "\n".join(_lines(explanation)))
     return 0
-
-
-def _instant_us(text: str) -> int:
-    # Python cuts what lies below a microsecond, which could be the difference between two rows.
-    is_finer = _FINER_THAN_US.search(text) is not None
-    try:
-        instant_us = None if is_finer else to_us(datetime.fromisoformat(text))
-    except (ValueError, OverflowError):
-        instant_us = None
-    if instant_us is None:
-        raise InputError(f"--at {text!r} is no instant; write it like 2013-12-01T12:00:00Z, to the microsecond at most")
-    return instant_us
 
 
 def as_json(explanation: Explanation) -> dict[str, Any]:

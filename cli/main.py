@@ -109,6 +109,21 @@ def explain(
 
 
 @app.command()
+def audit(
+    repo: Repo = Path("feature_repo"),
+    service: Annotated[list[str] | None, typer.Option(help="A logged feature service; repeat it; all if none.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="From which request time on, in ISO 8601.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Until when, exclusive.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="At most so many vectors of each service.")] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Hold what was served against what was known then, and against what training sees today."""
+    from cli.audit import run
+
+    raise typer.Exit(run(repo, service or [], start=start, end=end, sample=sample, is_json=is_json))
+
+
+@app.command()
 def erase(
     key: Annotated[str, typer.Argument(help="What the entity keys contain: column=value[,column=value].")],
     repo: Repo = Path("feature_repo"),

@@ -58,6 +58,7 @@ def create_app(
     )
     state = api.state.larder = ServerState(store, metrics, Retrievals(store))
     store.on_round_trip(metrics.count_round_trip)
+    store.on_logged(metrics.count_logged)
     for module in (online, historical, push, materialize, operations):
         api.include_router(module.router)
     api.add_exception_handler(LarderError, _refused)

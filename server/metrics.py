@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from server.stream_metrics import StreamCollector
-from store.requests import LookupAnswer
+from store.requests import LogTotals, LookupAnswer
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -129,6 +129,18 @@ class Metrics:
         self.pushed_rows = Counter(
             "larder_pushed_rows_total", "Rows accepted by push and write.", registry=self.registry
         )
+        self.served = Counter(
+            "larder_served_vectors_total",
+            "Vectors of logged feature services: logged, left out by sampling, dropped.",
+            ["service", "outcome"],
+            registry=self.registry,
+        )
+        self.served_failures = Counter(
+            "larder_served_log_failures_total",
+            "Log files that could not be written, and are tried again.",
+            ["service"],
+            registry=self.registry,
+        )
         self.registry_age = self._gauge("larder_registry_age_seconds", "Time since the registry was last read well.")
         self.is_ready = self._gauge("larder_ready", "1 if lookups can be answered (the worst worker's).", "livemin")
 
@@ -149,6 +161,14 @@ class Metrics:
         """Counts a round trip to Redis."""
         self._round_trips.append(seconds)
         self._count_soon()
+
+    def count_logged(self, totals: LogTotals) -> None:
+        """Counts what became of served vectors; called from the log's thread."""
+        for outcome in ("logged", "sampled_out", "dropped"):
+            if number := getattr(totals, outcome):
+                self.served.labels(totals.service, outcome).inc(number)
+        if totals.failures:
+            self.served_failures.labels(totals.service).inc(totals.failures)
 
     def _count_soon(self) -> None:
         if not self._is_counting:

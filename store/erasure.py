@@ -10,6 +10,8 @@ from typing import Any
 from feast import FeatureStore
 from feast.infra.offline_stores.file_source import FileSource
 
+from store.audit.erasures import Erasures
+from store.clock import clock_for
 from store.definitions_from_feast import batch_source_of, join_key_columns, view_definition
 from store.entity_key_text import parse_key_text, typed_key
 from store.errors import ConfigError, InputError, SourceError, UnknownObject, WrongType
@@ -85,7 +87,9 @@ class Eraser:
         self._config = store.config
         self._project = store.project
         self._online = RedisOnlineStore()
-        self._keys = _keys_of_views(store, parse_key_text(key_text))
+        texts = parse_key_text(key_text)
+        self._columns = frozenset(texts)
+        self._keys = _keys_of_views(store, texts)
         self.views = sorted(self._keys)
         self._stored_names = _stored_names(store, self.views)
         self._wanted_parts = _distinct(
@@ -149,6 +153,9 @@ class Eraser:
             # Files first: rows that are only in Redis cannot come back, those of files could.
             landed = [row for folder, wanted in self._folders().items() for row in erase_landed(folder, wanted)]
             redis = erase_keys(session, self._project, self._wanted_parts)
+        # An audit will not find what was served from these rows, and has to know why.
+        repo = repo_path_of(self._config)
+        Erasures(repo).note(clock_for(repo).now_us(), self._columns)
         knowledge = self._online.knowledge(self._project)
         found = rows_looked_up(session, knowledge, self._stored_names, redis.examples)
         return Erasure(redis, tuple(landed), self.holdings(), len(redis.examples), found, stream)

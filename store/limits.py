@@ -134,6 +134,52 @@ longer one is told of, so that the command can be given again."""
 ERASE_LOOKUP_KEYS = 1_000
 """Erased entity keys that are looked up again as the proof: one round trip. All of them are counted besides."""
 
+# --- served vectors -----------------------------------------------------------------------------
+SERVED_QUEUE_VALUES_MAX = 1_000_000
+"""Values of served vectors that wait in one worker to be logged: about 50 MB, a second of a worker's best rate at
+three times the usual 30 features. Beyond it vectors are dropped and counted; no lookup waits."""
+
+SERVED_QUEUE_BYTES_MAX = 64 * 1024 * 1024
+"""Stored bytes of the rows of the same: two of the largest lookups, or a second of ordinary ones several times over."""
+
+SERVED_DRAIN_SECONDS = 0.2
+"""How often a worker's log takes in what waits: objects that live no longer never become the collector's old ones."""
+
+SERVED_SLICE_VALUES = 30_000
+"""Values made into columns at a time, in 2 to 4 ms of processor time: what a column costs beside its values is then
+little. A lookup waits for a few columns of it, some 100 microseconds."""
+
+SERVED_FLUSH_SECONDS = 60.0
+"""How old a worker's logged vectors get before they are written as a file: at most 1,440 files a day, worker and
+service. So much a killed worker loses, and the audit tells that it did."""
+
+SERVED_FILE_BYTES = 64 * 1024 * 1024
+"""Columns of one service that are written at once, before their time."""
+
+SERVED_BUFFER_BYTES_MAX = 256 * 1024 * 1024
+"""Columns that wait in one worker where files cannot be written; beyond it the oldest are dropped and counted."""
+
+SERVED_CLOSE_SECONDS = 5.0
+"""How long a stopping worker waits for its last files: within the 10 s after which orchestrators kill."""
+
+SERVED_SWEEP_SECONDS = 3_600.0
+"""How often a worker looks for log files that are past their retention."""
+
+SERVED_LOG_DAYS_MAX = 36_500
+"""Retention of logged vectors: a century, beyond which a number of days is a mistake."""
+
+AUDIT_BATCH_ROWS = 10_000
+"""Logged vectors that are compared at a time: with 30 features some 10 MB of columns."""
+
+AUDIT_PENDING_ROWS = 50_000
+"""Vectors that differ somewhere, kept until their rows are looked for in the sources, once for all of them."""
+
+AUDIT_DIFFERENCES_MAX = 10_000
+"""Differences that an audit lists one by one; all are counted, and those beyond it only counted."""
+
+ERASURES_KEPT_MAX = 10_000
+"""Erasures that a repo remembers, 200 bytes each: when they were and by which join keys, and no values."""
+
 # --- windows ------------------------------------------------------------------------------------
 WINDOW_LAST_VALUES_MAX = 1_000
 """The N of `last_N`: so many values, each with its times, are kept in every tile that has them."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -42,6 +42,20 @@ class LookupAnswer(msgspec.Struct, frozen=True):
     view_rows: Sequence[tuple[str, Sequence[int]]]
     future_rows: int
     overflows: int
+
+
+class LogTotals(NamedTuple):
+    """What became of served vectors of one feature service, and how often a file could not be written."""
+
+    service: str
+    logged: int = 0
+    sampled_out: int = 0
+    dropped: int = 0
+    failures: int = 0
+
+    def since(self, told: "LogTotals") -> "LogTotals":
+        """Returns what came since it was last told."""
+        return LogTotals(self.service, *(now - then for now, then in zip(self[1:], told[1:], strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from feast.errors import FeatureViewNotFoundException
 from feast.infra.registry.registry import Registry
 from feast.repo_config import RepoConfig
 
+from store.audit.around import StoreSurroundings
+from store.audit.writer import ServedLog
 from store.clock import Clock, clock_for, from_us
 from store.errors import ConfigError, InputError, LarderError, OnlineStoreError, RegistryUnavailable, UnknownObject
 from store.feature_store import pushed_views
@@ -28,6 +30,7 @@ from store.online.stream_status import read_status
 from store.pushing import PUSH_TARGETS, Landing, Push, checked_push, checked_write
 from store.requests import (
     HistoricalRequest,
+    LogTotals,
     LookupAnswer,
     LookupRequest,
     MaterializeRequest,
@@ -51,6 +54,7 @@ class StoreService:
         self._refreshing: asyncio.Task[None] | None = None
         self.clock: Clock = clock_for(self.repo_path)
         self.project: str = self._config.project
+        self._served = ServedLog(StoreSurroundings(self._config, self._online, self.clock, self._all_views))
 
     @classmethod
     def open(cls, repo_path: Path, config: RepoConfig | None = None) -> "StoreService":
@@ -82,8 +86,13 @@ class StoreService:
         """Has the seconds of each round trip to Redis told; called before `start`."""
         self._online.on_round_trip = tell
 
+    def on_logged(self, tell: Callable[[LogTotals], None]) -> None:
+        """Has told, from another thread, what became of the vectors of logged services; called before `start`."""
+        self._served.tell = tell
+
     async def close(self) -> None:
-        """Ends the renewal and closes the connections."""
+        """Ends the renewal, writes the served vectors that are not yet logged, and closes the connections."""
+        await asyncio.to_thread(self._served.close)
         if self._refreshing is not None:
             self._refreshing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -100,6 +109,9 @@ class StoreService:
         """The version of the registry that is served, '' where the registry has none."""
         return self._snapshots.current().version
 
+    def _all_views(self) -> list[Any]:
+        return list(self._snapshots.current().store.list_all_feature_views())
+
     # --- reading ------------------------------------------------------------------------------
 
     async def lookup(self, request: LookupRequest) -> LookupAnswer:
@@ -115,6 +127,8 @@ class StoreService:
         await session.hold(lookup.converse(knowledge))
         now_us = self.clock.now_us()
         found = lookup.answer(knowledge, now_us)
+        if plan.logging is not None:
+            self._served.take(lookup, found, now_us, knowledge)
         return json_answer(lookup, found, now_us, with_versions=request.include_feature_view_version_metadata)
 
     def retrieve(self, request: HistoricalRequest) -> Any:

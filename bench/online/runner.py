@@ -139,13 +139,13 @@ def measure(stage: Stage, settings: Settings, say: Callable[[str], None]) -> dic
     for case in CASES:
         for name in settings.contenders:
             say(f"{case.name}: {TITLES[name]} warms up")
-            _load(replace(jobs[case, name], seconds=min(settings.seconds, 1.0)))
+            load(replace(jobs[case, name], seconds=min(settings.seconds, 1.0)))
     for turn in range(settings.rounds):
         for case in CASES:
             say(f"round {turn + 1} of {settings.rounds}: {case.name}")
             start = turn % len(settings.contenders)
             for name in settings.contenders[start:] + settings.contenders[:start]:
-                latencies_us, seconds = _load(jobs[case, name])
+                latencies_us, seconds = load(jobs[case, name])
                 found[case][name].add(latencies_us, seconds)
     for measurements in found.values():
         for name, measurement in measurements.items():
@@ -161,12 +161,13 @@ def _job(stage: Stage, case: Case, contender: str, seconds: float) -> Job:
         replies = case.keys + 1
     else:
         path = f"/keys-{case.keys}" if contender == "bare" else _PATH
-        requests = [_http(path, body) for body in bodies(stage, case)]
+        requests = [http_request(path, body) for body in bodies(stage, case)]
     encoded = tuple(base64.b64encode(request).decode() for request in requests)
     return Job(stage.port(contender), encoded, case.clients, seconds, replies)
 
 
-def _http(path: str, body: bytes) -> bytes:
+def http_request(path: str, body: bytes) -> bytes:
+    """Returns a whole request as it is sent."""
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
 
@@ -185,7 +186,8 @@ def _commands(keys: list[int]) -> bytes:
     )
 
 
-def _load(job: Job) -> tuple[list[int], float]:
+def load(job: Job) -> tuple[list[int], float]:
+    """Returns what the client measures in a process of its own: all latencies in microseconds, and the seconds."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.online.load"],
         cwd=PROJECT,

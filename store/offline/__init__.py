@@ -24,7 +24,7 @@ from store.batch_aggregations import keep_aggregations
 from store.clock import from_us, to_us
 from store.definitions_from_feast import batch_source_of
 from store.errors import DefinitionError, EntityRowsError, MissingJoinKey
-from store.limits import RETRIEVAL_THREADS_MAX
+from store.limits import RETRIEVAL_THREADS_MAX, SERVED_LOG_DAYS_MAX
 from store.offline.budget import bytes_of
 from store.offline.entity_rows import EntityRows, entity_rows
 from store.offline.jobs import LarderRetrievalJob
@@ -58,6 +58,9 @@ class DuckDBOfflineStoreConfig(FeastConfigBaseModel):
 
     spill_folder: StrictStr | None = None
     """Where it spills; the system's temporary folder by default. Relative paths are taken from the repo folder."""
+
+    served_log_days: Annotated[int, Field(ge=1, le=SERVED_LOG_DAYS_MAX, strict=True)] = 30
+    """For how many days served vectors are kept, where a feature service declares that they are logged."""
 
     @field_validator("memory_limit")
     @classmethod

@@ -35,6 +35,7 @@ class Lookup:
         future_rows: rows read whose event time lies after the request time; counted by `answer`.
         overflows: windowed sums of integers beyond int64, answered as nulls; counted by `answer`.
         view_rows: views, each with the event times of the rows that were read; filled by `answer`.
+        stored_bytes: how many bytes were read; counted by `converse`.
     """
 
     def __init__(self, plan: OnlinePlan, entities: Mapping[str, Sequence[Any]]) -> None:
@@ -52,6 +53,7 @@ class Lookup:
         self.future_rows = 0
         self.overflows = 0
         self.view_rows: list[tuple[str, Sequence[int]]] = []
+        self.stored_bytes = 0
 
     def converse(self, knowledge: Knowledge) -> Conversation[None]:
         """Reads the stored rows and tiles, and the layouts that are not yet known."""
@@ -59,17 +61,16 @@ class Lookup:
             KeysWanted(keys, group.stored_names, group.windowed_views)
             for (keys, _), group in zip(self._keys, self.plan.groups, strict=True)
         ]
-        stored_bytes = 0
         tags: set[bytes] = set()
         for batch in _batches(wanted):
             if any(group.windowed for _, group in batch):
                 rows, tile_bytes = yield from self._read_both(knowledge, batch)
-                stored_bytes += tile_bytes
+                self.stored_bytes += tile_bytes
             else:
                 rows = yield from read_rows(knowledge, [(group.entity_keys, group.views) for _, group in batch])
             found = [row for row in chain.from_iterable(rows) if row is not None]
-            stored_bytes += sum(map(len, found))
-            _refuse_beyond(stored_bytes, "read")
+            self.stored_bytes += sum(map(len, found))
+            _refuse_beyond(self.stored_bytes, "read")
             tags.update(map(_tag_of, found))
             self._rows += rows
         if any(int.from_bytes(tag, "big") not in knowledge.layouts for tag in tags):
@@ -89,6 +90,21 @@ class Lookup:
                 self._tiles.setdefault(source, []).append(tiles)
                 tile_bytes += tiles.byte_count
         return rows, tile_bytes
+
+    def stored_rows(self) -> list[Sequence[bytes | None]]:
+        """Returns the rows that were read of each view of the plan, one per entity row, None where there is none.
+
+        A windowed view has no rows.
+        """
+        found: dict[int, Sequence[bytes | None]] = {}
+        start = 0
+        for group, (keys, places) in zip(self.plan.groups, self._keys, strict=True):
+            rows_of_key = self._rows[start : start + len(keys)]
+            start += len(keys)
+            for source, rows in zip(group.sources, zip(*rows_of_key, strict=True), strict=False):
+                found[source] = rows if places is None else [None if place is None else rows[place] for place in places]
+        none: Sequence[bytes | None] = [None] * self.row_count
+        return [found.get(source, none) for source in range(len(self.plan.views))]
 
     def answer(self, knowledge: Knowledge, now_us: int) -> list[ViewRows]:
         """Returns what each view of the plan says, one entry per entity row: those read, then those computed.

@@ -31,6 +31,20 @@ class ServiceName:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceLogging:
+    """What a feature service's `logging_config` says: its vectors are logged to a destination.
+
+    Attributes:
+        destination: Feast's object.
+        sample_rate: the share of lookups that is logged.
+    """
+
+    service: str
+    destination: Any
+    sample_rate: float
+
+
 Asked = Sequence[str] | ServiceName
 """What a lookup asks for: references `view:feature`, or a service."""
 
@@ -145,6 +159,8 @@ class OnlinePlan:
         names: the name of each column in the answer.
         outputs: the columns that the caller asked for, in that order.
         json_form: the constant parts of an answer in JSON.
+        logging: says that answers are logged; None if they are not.
+        stored_names: the views' names in Redis.
     """
 
     entity_columns: Mapping[str, Column]
@@ -158,6 +174,8 @@ class OnlinePlan:
     names: tuple[str, ...]
     outputs: tuple[int, ...]
     json_form: JsonForm
+    logging: ServiceLogging | None = None
+    stored_names: tuple[str, ...] = ()
 
     @property
     def view_versions(self) -> dict[str, int]:
@@ -191,6 +209,7 @@ class _Compiler:
         self._places: dict[tuple[str, str], int] = {}
         self._columns: list[Column] = []
         self._names: list[str] = []
+        self._logging: ServiceLogging | None = None
 
     def compile(self, features: Asked) -> OnlinePlan:
         asked = self._service_features(features) if isinstance(features, ServiceName) else self._listed(features)
@@ -229,6 +248,8 @@ class _Compiler:
             names=tuple(self._names),
             outputs=outputs,
             json_form=JsonForm.of(parts, _view_versions(views)),
+            logging=self._logging,
+            stored_names=tuple(read.definition.name for read in views),
         )
 
     def _service_features(self, service: ServiceName) -> list[tuple[str, str]]:
@@ -239,6 +260,8 @@ class _Compiler:
                 f"feature service {service.name!r} is not registered in project {self._project!r}; "
                 "run 'feast apply' or correct the name"
             ) from error
+        if (logging := registered.logging_config) is not None:
+            self._logging = ServiceLogging(service.name, logging.destination, logging.sample_rate)
         asked = []
         for projection in registered.feature_view_projections:
             view = self._load(projection.name, projection.version_tag)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.metrics import Metrics
-from store.requests import LookupAnswer
+from store.requests import LogTotals, LookupAnswer
 
 NOW_US = 1_800_000_000_000_000
 DAY_US = 86_400_000_000
@@ -70,3 +70,16 @@ def test_lookups_are_counted_together_as_each_alone(asked: list[tuple[list[int],
     assert added("larder_request_seconds_bucket", "le=0.1", "path=/get-online-features") == 0
     assert added("larder_redis_round_trip_seconds_bucket", "le=0.0005") == len(asked)
     assert added("larder_redis_round_trip_seconds_bucket", "le=0.00025") == 0
+
+
+def test_what_became_of_served_vectors_is_counted() -> None:
+    metrics = Metrics()
+    metrics.count_logged(LogTotals("checkout", logged=3, sampled_out=2, dropped=1, failures=1))
+    metrics.count_logged(LogTotals("checkout", logged=4))
+    found = samples(metrics)
+    total, failures = "larder_served_vectors_total", "larder_served_log_failures_total"
+    assert {
+        outcome: found[total, f"outcome={outcome}", "service=checkout"]
+        for outcome in ("logged", "sampled_out", "dropped")
+    } == {"logged": 7, "sampled_out": 2, "dropped": 1}
+    assert found[failures, "service=checkout"] == 1
