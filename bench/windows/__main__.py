@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from bench.offline.report import machine
-from bench.windows import training
+from bench.windows import lookups, stream, training
 from bench.windows.options import Options
 
 DATA = Path(__file__).resolve().parents[1] / ".data"
-PARTS = {"training": training.run}
+PARTS = {"training": training.run, "stream": stream.run, "lookups": lookups.run}
 """Each prints its figures, appends its JSON lines, and returns whether all answers were right."""
 
 

@@ -13,14 +13,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.offline.figures import PEAK_BYTES_MAX
-from bench.offline.report import machine
 from bench.windows.options import Options
 from bench.windows.training_contender import Task
 from bench.windows.training_data import files, naive_answers
@@ -193,20 +190,13 @@ def _text(figure: Figure, measured: Mapping[str, Measured], options: Options) ->
 
 
 def _record(figure: Figure, measured: Mapping[str, Measured], options: Options) -> None:
-    file = options.data / "results" / "windows.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
     shared = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {name: version(name) for name in ("larder", "feast", "duckdb", "numba", "pyarrow")},
         "part": "training",
         "figure": figure.name,
-        "scale": options.scale,
         "threads": options.threads,
         "keys": _keys(figure, options),
         "memory_limit": figure.memory_limit,
         "verdicts": [{"text": text, "is_met": is_met} for text, is_met in _verdicts(figure, measured)],
     }
-    with file.open("a") as out:
-        for name, one in measured.items():
-            out.write(json.dumps(shared | {"contender": name, **asdict(one)}) + "\n")
+    for name, one in measured.items():
+        options.record(shared | {"contender": name, **asdict(one)})
