@@ -3,13 +3,20 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from feast import Field, StreamFeatureView
+from feast.aggregation import Aggregation
+from feast.data_source import PushMode
+from feast.types import Float64, Int64
 
+from store.stream.context import StreamContext
+from store.stream.lines import landed_line
 from tests.redis_servers import poll_until, private_cluster, private_redis_tcp, private_sentinel
-from tests.stores import NOW, make_store, objects, user_rows, user_view
+from tests.stores import NOW, USER, make_store, objects, user_rows, user_view
 
 Settings = tuple[str, dict[str, Any]]
 
@@ -60,4 +67,42 @@ def test_writes_lookups_rebuilds_and_teardown(repo: Path, settings: Settings, mo
             await store.close()
 
     assert asyncio.run(ask()).to_dict()["orders"] == [7, *expected[1:]]
+    store.teardown()
+
+
+def test_events_tiles_and_windows(repo: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LARDER_CLOCK", NOW.isoformat())
+    connection_string, options = settings
+    store = make_store(repo, connection_string, user_rows(30, NOW - timedelta(days=1)), **options)
+    day = timedelta(days=1)
+    spending = StreamFeatureView(
+        name="spending",
+        entities=[USER],
+        schema=[Field(name="user_id", dtype=Int64), Field(name="spent_2d", dtype=Float64)],
+        source=user_view().stream_source,
+        timestamp_field="event_timestamp",
+        aggregations=[Aggregation(column="spent", function="sum", time_window=2 * day, name="spent_2d")],
+    )
+    store.apply([*objects(), spending])
+    store.push("users_push", user_rows(20, NOW - timedelta(minutes=5)), to=PushMode.ONLINE_AND_OFFLINE)
+    context = StreamContext(repo, store.config)
+    landed_line(context, "")
+    context.close()
+
+    async def ask() -> Any:
+        try:
+            users = {"user_id": list(range(1, 32))}
+            return await store.get_online_features_async(["spending:spent_2d", "users:orders"], users)
+        finally:
+            await store.close()
+
+    def spent() -> Any:
+        return asyncio.run(ask()).to_dict()["spent_2d"]
+
+    pushed = [user * 1.5 for user in range(1, 21)]
+    assert spent() == [*pushed, *[None] * 11]
+    store.materialize(NOW - day, NOW)
+    assert spent() == [*(2 * amount for amount in pushed), *(user * 1.5 for user in range(21, 31)), None]
+    store.materialize(NOW - day, NOW)
+    assert spent()[:3] == [3.0, 6.0, 9.0]
     store.teardown()
