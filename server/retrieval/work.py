@@ -21,7 +21,7 @@ from server.tables import FORMATS, batch_rows
 from store import errors
 from store.errors import LarderError, OutOfSpace
 from store.handed_over import service_of_one_retrieval, spill_base
-from store.kernel.as_of import prepare
+from store.kernel import as_of, window_search
 from store.offline.jobs import LarderRetrievalJob
 from store.snapshot import load_config
 
@@ -32,7 +32,8 @@ class Workshop:
     def __init__(self, repo_path: Path) -> None:
         self._repo_path = repo_path
         self._config = load_config(repo_path)
-        prepare()
+        as_of.prepare()
+        window_search.prepare()
 
     def work(self, task: Task) -> None:
         """Does one order and says how it went; changes the settings, so it is for one call in a process."""

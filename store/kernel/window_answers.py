@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -387,11 +386,7 @@ def _percentiles(column: _Column, moves: _Moves, asked: AskedGroup, percent: str
     share = Fraction(percent) / 100
     found, _ = _ranked(column, moves, asked, column.buckets, (share.numerator, share.denominator))
     numbers, places = np.unique(found, return_inverse=True)
-    return np.array([_value_of(number) for number in numbers.tolist()])[places]
-
-
-def _value_of(bucket: int) -> Any:
-    return bucket_value(bucket)
+    return np.array([bucket_value(number) for number in numbers.tolist()])[places]
 
 
 def _distinct(column: _Column, moves: _Moves, asked: AskedGroup) -> Ints:

@@ -95,8 +95,11 @@ class EventSpool:
                 arrays.append(None)
                 continue
             array = np.empty(stored.count, dtype=kind)
-            # Several groups may be read at a time, each from its own place.
-            os.preadv(self._file.fileno(), [array.data.cast("B")], offset)
-            offset += array.nbytes
+            rest = array.data.cast("B")
+            while len(rest):
+                # Several groups may be read at a time, each from its own place. One call reads two gigabytes at most.
+                count = os.preadv(self._file.fileno(), [rest], offset)
+                assert count, "the file is as long as what was written to it"
+                rest, offset = rest[count:], offset + count
             arrays.append(array)
         return Events.of(arrays)

@@ -14,7 +14,7 @@ from feast.stream_feature_view import StreamFeatureView
 from feast.types import Float64, Int64, String
 
 from store.clock import restart_clock, to_us
-from store.errors import DefinitionError, SourceUnreadable, WrongType
+from store.errors import DefinitionError, SourceColumnMissing, SourceUnreadable, WrongType
 from store.feature_store import FeatureStore
 from store.online.client import RedisSession
 from store.online.conversations import read_state
@@ -237,6 +237,25 @@ def test_windowed_views_that_cannot_be_are_refused_at_apply_and_the_registry_sta
         ttl=DAY,
     )
     with pytest.raises(DefinitionError, match=r"'hourly'.*'total'"):
+        store.apply([windowed])
+    assert (repo / "data" / "registry.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(("column", "function"), [("name", "sum"), ("last", "count"), ("gone", "count")])
+def test_windows_of_columns_that_the_source_has_not_are_refused_at_apply_and_the_registry_stays(
+    store: FeatureStore, repo: Path, column: str, function: str
+) -> None:
+    before = (repo / "data" / "registry.db").read_bytes()
+    aggregation = Aggregation(column=column, function=function, time_window=timedelta(hours=1), name="total")
+    windowed = BatchFeatureView(
+        name="hourly",
+        entities=[USER],
+        online=True,
+        schema=[Field(name="user_id", dtype=Int64), Field(name="total", dtype=Float64 if function == "sum" else Int64)],
+        source=user_source(),
+        aggregations=[aggregation],
+    )
+    with pytest.raises((DefinitionError, SourceColumnMissing), match=f"'hourly': feature 'total'.*'{column}'"):
         store.apply([windowed])
     assert (repo / "data" / "registry.db").read_bytes() == before
 

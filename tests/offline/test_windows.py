@@ -268,7 +268,7 @@ COMMON: dict[str, Any] = {
 }
 
 
-@settings(max_examples=40, **COMMON)
+@settings(max_examples=25, **COMMON)
 @given(case=cases())
 def test_every_entity_row_gets_the_aggregates_of_its_own_windows(
     every_store: tuple[Path, FeatureStore], case: Case

@@ -51,7 +51,9 @@ entity_key_serialization_version: 3
 _DEFINITIONS = """\
 from datetime import timedelta
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, RequestSource, ValueType
+from feast import BatchFeatureView, Entity, FeatureService, FeatureView, Field, FileSource, PushSource, RequestSource
+from feast import ValueType
+from feast.aggregation import Aggregation
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bytes, Float64, Int64, String
 
@@ -100,6 +102,21 @@ lacking = FeatureView(
     entities=[driver],
     schema=[Field(name="driver_id", dtype=Int64), Field(name="ghost", dtype=Float64)],
     source=file("lacking"),
+)
+recent = BatchFeatureView(
+    name="recent",
+    entities=[driver],
+    online=True,
+    schema=[
+        Field(name="driver_id", dtype=Int64),
+        Field(name="recent_trips", dtype=Int64),
+        Field(name="recent_photos", dtype=Array(Bytes)),
+    ],
+    source=stats,
+    aggregations=[
+        Aggregation("trips", "sum", timedelta(hours=2), timedelta(minutes=5), "recent_trips"),
+        Aggregation("photo", "last_2", timedelta(hours=2), timedelta(minutes=5), "recent_photos"),
+    ],
 )
 
 

@@ -86,6 +86,17 @@ def test_what_was_known_then_can_be_asked_for(server: LiveServer) -> None:
     assert answer.json()["columns"]["rate"] == [0.5]
 
 
+def test_windowed_features_come_beside_plain_ones(server: LiveServer) -> None:
+    times = [t.isoformat() for t in (NOW, NOW, FRESH - timedelta(seconds=1))]
+    entities = rows(driver_id=[1, 99, 1], event_timestamp=times)
+    features = ["driver_stats:trips", "recent:recent_trips", "recent:recent_photos"]
+    answer = server.post(ASK, {"entities": entities, "features": features})
+    assert answer.status_code == 200, answer.text
+    columns = answer.json()["columns"]
+    assert columns["recent_trips"] == columns["trips"] == [10, None, None]
+    assert columns["recent_photos"] == [["/wA="], None, None]
+
+
 def test_empty_lists_get_an_empty_answer(server: LiveServer) -> None:
     answer = server.post(ASK, {"entities": rows(driver_id=[], event_timestamp=[]), "features": RATE})
     assert answer.status_code == 200, answer.text
