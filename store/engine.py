@@ -35,6 +35,8 @@ from store.kernel.newest_rows import LateRows
 from store.limits import MATERIALIZE_BATCH_ROWS, MATERIALIZE_LATE_SECONDS, MATERIALIZE_WRITERS
 from store.offline import DuckDBOfflineStore
 from store.offline.latest import LatestRows, latest_rows
+from store.offline.row_transformations import transformation_of
+from store.offline.transformed_files import forget_transformed
 from store.offline.window_columns import check_declared_windows
 from store.online import RedisOnlineStore, repo_path_of
 from store.online.bulk import BulkWriter
@@ -51,6 +53,8 @@ from store.online.views import carry_pushed, drop_generations, lease
 from store.packed_columns import packed_rows
 from store.stream.context import StreamContext
 from store.stream.lines import landed_line
+from store.transformation_checks import check_declared_transformation
+from store.transformations_from_feast import has_transformation
 from store.windowed_materialization import WindowedRun
 from store.windows_from_feast import is_windowed
 
@@ -95,14 +99,23 @@ class DuckDBComputeEngine(ComputeEngine):
             DefinitionError: a view that cannot be materialized as declared.
             SourceError: a windowed view's source, where it has files, does not have a column or cannot be read.
         """
-        del project, views_to_delete, entities_to_delete, entities_to_keep
+        del project, entities_to_delete, entities_to_keep
         for view in views_to_keep:
             refuse_unsupported(view)
+            if has_transformation(view):
+                check_declared_transformation(self.repo_config, view)
             if is_windowed(view) and isinstance(self.offline_store, DuckDBOfflineStore):
                 check_declared_windows(self.repo_config, view)
+        self._forget(views_to_delete)
 
     def teardown_infra(self, project: str, fvs: Sequence[AnyView], entities: Sequence[Entity]) -> None:
-        """Does nothing: what the engine keeps lives beside the rows, and the online store removes both."""
+        """Removes transformed files; the rest that the engine keeps lies in Redis, and the online store removes it."""
+        del project, entities
+        self._forget(fvs)
+
+    def _forget(self, views: Sequence[AnyView]) -> None:
+        for view in views:
+            forget_transformed(self.repo_config, view.name, wait_seconds=0)
 
     def _materialize_one(
         self, registry: BaseRegistry, task: MaterializationTask, **kwargs: Any
@@ -196,9 +209,15 @@ class DuckDBComputeEngine(ComputeEngine):
         config, source = self.repo_config, batch_source_of(task.feature_view)
         now_us = clock_for(repo_path_of(config)).now_us()
         session = online.session(config)
-        is_streamed = task.feature_view.stream_source is not None
         return WindowedRun.planned(
-            config, definition, source, session, end_us=requested.end_us, now_us=now_us, is_streamed=is_streamed
+            config,
+            definition,
+            source,
+            session,
+            end_us=requested.end_us,
+            now_us=now_us,
+            is_streamed=task.feature_view.stream_source is not None,
+            transformation=transformation_of(task.feature_view),
         )
 
     def _materialize_windows(self, online: RedisOnlineStore, task: MaterializationTask, requested: Interval) -> None:
@@ -255,7 +274,14 @@ class DuckDBComputeEngine(ComputeEngine):
             start_us = None if hull.start_us == BEGINNING_US else hull.start_us
             definition = view_definition(task.project, task.feature_view)
             interval = (start_us, hull.end_us)
-            return latest_rows(self.repo_config, source, definition.join_keys, definition.features, interval, late)
+            transformation = transformation_of(task.feature_view)
+            columns = definition.join_keys, definition.features
+            return latest_rows(self.repo_config, source, *columns, interval, late, transformation)
+        if has_transformation(task.feature_view):
+            raise DefinitionError(
+                f"feature view {task.feature_view.name!r} declares a transformation, which offline_store type "
+                f"{self.repo_config.offline_store.type!r} does not run; use store.offline.DuckDBOfflineStore"
+            )
         return self._latest_from_other(task, source, hull)
 
     def _latest_from_other(self, task: MaterializationTask, source: Any, hull: Interval) -> LatestRows:
