@@ -60,6 +60,20 @@ def function_of(view: Any) -> Callable[[Any], Any]:
     return function  # type: ignore[no-any-return]
 
 
+def takes_a_frame(view: Any) -> bool:
+    """Whether a view's function is handed a DataFrame: by mode pandas, or as one that says so of what it takes.
+
+    In mode python, the default, Feast's class for it hands over a dict of lists, as to an on-demand view, but Feast's
+    local engine a DataFrame; so a function of that mode is asked, by the annotation of its first parameter.
+    """
+    if mode_of(view) == PANDAS:
+        return True
+    annotations = getattr(function_of(view), "__annotations__", {})
+    first = next(iter(function_of(view).__code__.co_varnames), "") if hasattr(function_of(view), "__code__") else ""
+    said = annotations.get(first)
+    return str(getattr(said, "__name__", said)).rpartition(".")[2] == "DataFrame"
+
+
 def transformation_text(view: Any) -> str:
     """Returns what tells the transformation of a view's source rows from another one; "" for none.
 

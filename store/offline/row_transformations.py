@@ -18,7 +18,14 @@ from store.errors import TransformationError, shortened, shown
 from store.limits import TRANSFORM_SAMPLE_ROWS
 from store.offline.handed_rows import Misfit, are_same, as_handed, fitted, frame_of, lists_of, texts_of
 from store.offline.transformation_columns import TransformationColumns
-from store.transformations_from_feast import PANDAS, function_of, has_transformation, mode_of, transformation_text
+from store.transformations_from_feast import (
+    PANDAS,
+    function_of,
+    has_transformation,
+    mode_of,
+    takes_a_frame,
+    transformation_text,
+)
 from store.windows_from_feast import is_windowed, windows_of
 
 
@@ -118,7 +125,7 @@ class RowTransformation(TransformationColumns):
             hint = (
                 ""
                 if self.mode == PANDAS
-                else "; in mode 'python' it is handed a dict of lists, in mode 'pandas' a DataFrame"
+                else "; in mode 'python' it is handed a dict of lists, declare mode 'pandas' for a DataFrame"
             )
             raise TransformationError(
                 f"{self.what} failed: {type(error).__name__}: {str(error)[:200]}; it has to cope with every row of the "
@@ -254,7 +261,7 @@ def transformation_of(view: Any) -> RowTransformation | None:
     windows = windows_of(view)
     return RowTransformation(
         view=view.name,
-        mode=mode_of(view),
+        mode=PANDAS if takes_a_frame(view) else mode_of(view),
         function=function_of(view),
         text=transformation_text(view),
         keys=keys,
