@@ -9,15 +9,12 @@ import pyarrow as pa
 import pytest
 from feast import BatchFeatureView, Field, PushSource, StreamFeatureView
 from feast.aggregation import Aggregation
-from feast.data_source import PushMode
-from feast.transformation.base import Transformation
 from feast.types import Array, Float64, Int64, String
 
-from store.errors import DefinitionError, PushedRowsError, TransformationError
 from store.explain import explain
 from store.feature_store import FeatureStore
 from tests.redis_servers import RedisServer
-from tests.stores import NOW, USER, make_store, user_rows, user_source
+from tests.stores import NOW, USER, make_store, user_source
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
