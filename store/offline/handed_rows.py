@@ -134,6 +134,9 @@ def _inferred(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def _cast(found: pa.Array, kind: pa.DataType) -> pa.Array:
+    if found.null_count == len(found):
+        # pandas has no type of its own for a column without values.
+        return pa.nulls(len(found), kind)
     if found.type.equals(kind):
         return found
     if not _is_of(found.type, kind):
