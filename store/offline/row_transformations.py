@@ -193,31 +193,32 @@ class RowTransformation(TransformationColumns):
     def _places(self, handed: pa.Table, output: pa.Table, index: Any) -> np.ndarray[Any, Any]:
         """Returns where the rows that came out stood among those that went in.
 
-        As many as went in are these, in order. Fewer are taken to be those that a DataFrame's index names, if just
-        these come out the same; an index made anew is found out by that. Else the rows are gone through in ever
-        smaller parts.
+        As many as went in are these, in order, unless a DataFrame's index says otherwise. What an index names is taken
+        if just these rows come out the same; one that was made anew is found out by that. Else the rows are gone
+        through in ever smaller parts.
         """
         count = handed.num_rows
-        if output.num_rows in (0, count):
-            return np.arange(output.num_rows)
         named = _positions(index, count)
+        everywhere = np.arange(output.num_rows)
+        if not output.num_rows or (output.num_rows == count and (named is None or np.array_equal(named, everywhere))):
+            return everywhere
         if named is not None:
             again, _ = self._applied(handed.take(named))
             if are_same(again, output):
                 return named
-        found = np.concatenate(list(self._kept(handed, 0)) or [np.arange(0)])
-        if len(found) != output.num_rows:
+        parts = list(self._parts(handed, 0))
+        if not parts or not are_same(pa.concat_tables([part.table for part in parts]), output):
             raise self._depends()
-        return found
+        return np.concatenate([part.places for part in parts])
 
-    def _kept(self, handed: pa.Table, before: int) -> Iterator[np.ndarray[Any, Any]]:
+    def _parts(self, handed: pa.Table, before: int) -> Iterator[TransformedRows]:
         count, (output, _) = handed.num_rows, self._applied(handed)
         if output.num_rows == count:
-            yield np.arange(before, before + count)
+            yield TransformedRows(output, np.arange(before, before + count))
         elif output.num_rows:
             half = count // 2
-            yield from self._kept(handed.slice(0, half), before)
-            yield from self._kept(handed.slice(half), before + half)
+            yield from self._parts(handed.slice(0, half), before)
+            yield from self._parts(handed.slice(half), before + half)
 
     def _require_keys(self, handed: pa.Table, output: pa.Table, places: np.ndarray[Any, Any]) -> None:
         for key in self.keys:
