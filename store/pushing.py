@@ -105,11 +105,13 @@ def checked_push(
     if row_count == 0:
         return Push(0)
     in_views = _in_view_names(table, source)
+    is_some_plain = any(transformation is None for transformation in transformations.values())
+    rows = timed = _timed(what, table, source, now_us) if is_some_plain else table
     writes = []
     for view in views:
         transformation = transformations[view.name]
         if transformation is None:
-            rows = _timed(what, table, source, now_us)
+            rows = timed
         else:
             # Also where they only land: rows by which the function fails would be in every training set's way.
             rows = transformed_push(what, transformation, in_views)
