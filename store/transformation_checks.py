@@ -37,6 +37,6 @@ def check_declared_transformation(config: RepoConfig, view: Any) -> None:
     rows = first_rows(found, transformation)
     try:
         if rows is not None:
-            transformation.require_row_wise(rows)
+            transformation.require_row_wise(rows, is_each_alone=True)
     except TransformationError as error:
         raise DefinitionError(f"{error} (the first rows of source {source.name!r})") from error

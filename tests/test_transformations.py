@@ -304,7 +304,12 @@ def test_apply_refuses_what_cannot_run(store: FeatureStore, repo: Path) -> None:
     def of_all(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.assign(worth=frame["spent"] - frame["spent"].mean())
 
+    def of_an_empty_frame(frame: pd.DataFrame) -> pd.DataFrame:
+        # To a frame without rows, pandas' assignment brings back those that are assigned.
+        return frame[frame["orders"] > 20].assign(worth=frame["spent"])
+
     refused = [
+        (batch_view(udf=of_an_empty_frame), "row-wise"),
         (batch_view(mode="sql"), "transformation of mode 'sql', which Larder does not run.*'pandas' or 'python'"),
         (batch_view(mode="ray", udf=lambda rows: rows), "transformation of mode 'ray'"),
         (batch_view(udf=lacking), "gave no column 'worth'.*first rows of source 'users_file'"),

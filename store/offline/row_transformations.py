@@ -86,17 +86,20 @@ class RowTransformation(TransformationColumns):
             self._require_keys(handed, output, places)
         return TransformedRows(output, places)
 
-    def require_row_wise(self, table: pa.Table) -> None:
+    def require_row_wise(self, table: pa.Table, *, is_each_alone: bool = False) -> None:
         """Checks by some rows whether the function gives the same for them together and apart.
+
+        Args:
+            is_each_alone: whether apart is each row by itself, else two halves.
 
         Raises:
             TransformationError: it does not; or as `rows`.
         """
         sample = self.handed(table.slice(0, TRANSFORM_SAMPLE_ROWS), self.given(table.schema))
         whole, _ = self._applied(sample)
-        half = sample.num_rows // 2
-        parts = [self._applied(part)[0] for part in (sample.slice(0, half), sample.slice(half))]
-        if not are_same(whole, pa.concat_tables(parts)):
+        step = 1 if is_each_alone else max(1, sample.num_rows // 2)
+        parts = [self._applied(sample.slice(start, step))[0] for start in range(0, sample.num_rows, step)]
+        if parts and not are_same(whole, pa.concat_tables(parts)):
             raise self._depends()
 
     def _applied(self, handed: pa.Table) -> tuple[pa.Table, Any]:

@@ -266,7 +266,7 @@ def _guard_of_all(folder: Path, names: Sequence[str]) -> ReadGuard | None:
         guard = ReadGuard(folder)
         if set(names) <= {entry.name for entry in os.scandir(folder)}:
             return guard
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     guard.drop()
     return None

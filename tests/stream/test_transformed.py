@@ -1,4 +1,4 @@
-"""Windowed views with a row-level transformation: stream, batch and training aggregate what one function makes of rows."""
+"""Windowed views with a row-level transformation: stream, batch and training aggregate what comes out of it."""
 
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def test_a_push_by_which_the_function_fails_is_not_logged(shop: FeatureStore, se
         return frame.assign(worth=[[2.0, 3.0][int(worth)] for worth in frame["worth"]])
 
     shop.apply([transformed(fails)])
-    with pytest.raises(TransformationError, match="push source 'clicks', row 2: .*'fails' failed: IndexError"):
+    with pytest.raises(TransformationError, match=r"push source 'clicks', row 2: .*'fails' failed: IndexError"):
         shop.push("clicks", clicks([0.0, 1.0, 2.0]), to=PushMode.ONLINE)
     assert [key for key in server.client().keys("*log:*") if server.client().type(key) == b"stream"] == []
 
