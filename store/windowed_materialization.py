@@ -60,7 +60,6 @@ class WindowedRun:
         end_us: int,
         now_us: int,
         is_streamed: bool,
-        transformation: RowTransformation | None = None,
     ) -> "WindowedRun":
         """Returns the run up to an end, which is no later than the clock's instant `now_us`."""
         known = session.hold(read_state(definition.project, definition.name))
@@ -68,7 +67,7 @@ class WindowedRun:
         ends_us = [plan.batch_end_us(end_us)]
         if known.state.seam is not None:
             ends_us.append(floor_to(known.state.seam.batch_end_us, plan.hops[-1]))
-        return cls(config, definition, source, known, max(ends_us), now_us, is_streamed, transformation)
+        return cls(config, definition, source, known, max(ends_us), now_us, is_streamed)
 
     @property
     def plan(self) -> TilePlan:

@@ -165,6 +165,7 @@ def test_windows_are_of_what_comes_out(store: FeatureStore, repo: Path, view: An
     store.materialize(NOW - DAY, NOW)
     expected = [(3.5, 2, 2, ["A", "B"]), (None, 0, None, None), (None, 0, None, None)]
     assert looked_up(store, [1, 2, 3], WINDOWED) == expected
+    assert trained(store, [1, 2, 3], WINDOWED) == expected
 
 
 # --- pushes -------------------------------------------------------------------------------------
