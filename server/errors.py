@@ -23,6 +23,7 @@ STATUS: dict[type[LarderError], int] = {
     errors.WrongType: 422,
     errors.EntityRowsError: 422,
     errors.PushedRowsError: 422,
+    errors.TransformationError: 422,
     errors.BadBody: 422,
     errors.OtherPush: 422,
     errors.TooLarge: 413,

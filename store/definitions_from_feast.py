@@ -7,10 +7,10 @@ from feast.batch_feature_view import BatchFeatureView
 from feast.data_source import PushSource
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.online_stores.helpers import compute_versioned_name
-from feast.on_demand_feature_view import OnDemandFeatureView
 
 from store.errors import DefinitionError
 from store.kernel.definitions import Column, SourceDefinition, ViewDefinition
+from store.transformations_from_feast import has_transformation, refuse_transformation, transformation_text
 from store.windows_from_feast import is_external, is_windowed, windows_of
 
 
@@ -62,19 +62,6 @@ def batch_source_of(view: Any) -> Any:
     return source.batch_source if isinstance(source, PushSource) else source
 
 
-def transformation_text(view: Any) -> str:
-    """Returns what tells the function that a view's source rows go through from another one; "" for none.
-
-    It is the function's text where Feast kept it, else its code.
-    """
-    function = getattr(view, "udf", None)
-    if function is None or isinstance(view, OnDemandFeatureView):
-        return ""
-    code = getattr(function, "__code__", None)
-    text = getattr(view, "udf_string", "") or (repr((code.co_code, code.co_consts, code.co_names)) if code else "")
-    return f"{getattr(view.mode, 'value', view.mode)}:{text}"
-
-
 def refuse_unsupported(view: Any) -> None:
     """Raises DefinitionError for a view that cannot be computed as declared, or whose ttl is negative."""
     if ttl_us(view) < 0:
@@ -83,8 +70,8 @@ def refuse_unsupported(view: Any) -> None:
         )
     if is_windowed(view):
         _check_windowed(view)
-    if transformation_text(view) or getattr(view, "feature_transformation", None) is not None:
-        _check_transformation(view)
+    if has_transformation(view):
+        refuse_transformation(view)
 
 
 def _check_windowed(view: Any) -> None:
@@ -108,15 +95,6 @@ def _check_windowed(view: Any) -> None:
             f"feature view {view.name!r} has timestamp_field {declared!r}, its batch source {source.name!r} has "
             f"{source.timestamp_field!r}; name the same column in both, or the two sides would count different events"
         )
-
-
-def _check_transformation(view: Any) -> None:
-    if isinstance(view, OnDemandFeatureView):
-        return
-    raise DefinitionError(
-        f"feature view {view.name!r} declares a transformation of its source's rows, which this version of Larder "
-        "does not run; transform in the batch source, or at request time in an on-demand feature view"
-    )
 
 
 def _source_definition(view: Any) -> SourceDefinition | None:

@@ -27,30 +27,26 @@ from store.arrow_rows import CREATED_US, EVENT_US, TIME_COLUMNS, with_time_colum
 from store.clock import clock_for, from_us, to_us
 from store.definitions_from_feast import batch_source_of, refuse_unsupported, ttl_us, view_definition
 from store.errors import ConfigError, DefinitionError
-from store.kernel.codec import RowLayout
+from store.filling import Filling
 from store.kernel.coverage import BEGINNING_US, Coverage, Interval, Run, ViewState, plan_run, without_start
 from store.kernel.definitions import ViewDefinition
-from store.kernel.keys import row_field
 from store.kernel.newest_rows import LateRows
 from store.limits import MATERIALIZE_BATCH_ROWS, MATERIALIZE_LATE_SECONDS, MATERIALIZE_WRITERS
 from store.offline import DuckDBOfflineStore
 from store.offline.latest import LatestRows, latest_rows
+from store.offline.row_transformations import transformation_of
+from store.offline.transformed_files import forget_transformed
 from store.offline.window_columns import check_declared_windows
 from store.online import RedisOnlineStore, repo_path_of
-from store.online.bulk import BulkWriter
-from store.online.client import RedisSession
 from store.online.conversations import (
     KnownState,
-    Writing,
-    next_generation,
     read_state,
-    register_layout,
-    replace_state,
 )
-from store.online.views import carry_pushed, drop_generations, lease
-from store.packed_columns import packed_rows
+from store.online.views import lease
 from store.stream.context import StreamContext
 from store.stream.lines import landed_line
+from store.transformation_checks import check_declared_transformation
+from store.transformations_from_feast import has_transformation
 from store.windowed_materialization import WindowedRun
 from store.windows_from_feast import is_windowed
 
@@ -95,14 +91,23 @@ class DuckDBComputeEngine(ComputeEngine):
             DefinitionError: a view that cannot be materialized as declared.
             SourceError: a windowed view's source, where it has files, does not have a column or cannot be read.
         """
-        del project, views_to_delete, entities_to_delete, entities_to_keep
+        del project, entities_to_delete, entities_to_keep
         for view in views_to_keep:
             refuse_unsupported(view)
+            if has_transformation(view):
+                check_declared_transformation(self.repo_config, view)
             if is_windowed(view) and isinstance(self.offline_store, DuckDBOfflineStore):
                 check_declared_windows(self.repo_config, view)
+        self._forget(views_to_delete)
 
     def teardown_infra(self, project: str, fvs: Sequence[AnyView], entities: Sequence[Entity]) -> None:
-        """Does nothing: what the engine keeps lives beside the rows, and the online store removes both."""
+        """Removes transformed files; the rest that the engine keeps lies in Redis, and the online store removes it."""
+        del project, entities
+        self._forget(fvs)
+
+    def _forget(self, views: Sequence[AnyView]) -> None:
+        for view in views:
+            forget_transformed(self.repo_config, view.name, wait_seconds=0)
 
     def _materialize_one(
         self, registry: BaseRegistry, task: MaterializationTask, **kwargs: Any
@@ -174,7 +179,7 @@ class DuckDBComputeEngine(ComputeEngine):
         began_us = clock_for(repo_path_of(config)).now_us()
         with lease(session, task.project, definition.name):
             known, run = self._known_and_run(online, task, definition, requested)
-            filling = _Filling(session, definition, online, config.online_store.key_ttl_seconds, known)
+            filling = Filling(session, definition, online, config.online_store.key_ttl_seconds, known)
             filling.begin(run)
             latest = self._latest(task, run.intervals, _late_rows(known.state, run))
             with _progress_bar(task, latest.total) as advance:
@@ -197,9 +202,10 @@ class DuckDBComputeEngine(ComputeEngine):
         now_us = clock_for(repo_path_of(config)).now_us()
         session = online.session(config)
         is_streamed = task.feature_view.stream_source is not None
-        return WindowedRun.planned(
+        run = WindowedRun.planned(
             config, definition, source, session, end_us=requested.end_us, now_us=now_us, is_streamed=is_streamed
         )
+        return replace(run, transformation=transformation_of(task.feature_view))
 
     def _materialize_windows(self, online: RedisOnlineStore, task: MaterializationTask, requested: Interval) -> None:
         definition, session = self._definition(task), online.session(self.repo_config)
@@ -255,7 +261,14 @@ class DuckDBComputeEngine(ComputeEngine):
             start_us = None if hull.start_us == BEGINNING_US else hull.start_us
             definition = view_definition(task.project, task.feature_view)
             interval = (start_us, hull.end_us)
-            return latest_rows(self.repo_config, source, definition.join_keys, definition.features, interval, late)
+            transformation = transformation_of(task.feature_view)
+            columns = definition.join_keys, definition.features
+            return latest_rows(self.repo_config, source, *columns, interval, late, transformation)
+        if has_transformation(task.feature_view):
+            raise DefinitionError(
+                f"feature view {task.feature_view.name!r} declares a transformation, which offline_store type "
+                f"{self.repo_config.offline_store.type!r} does not run; use store.offline.DuckDBOfflineStore"
+            )
         return self._latest_from_other(task, source, hull)
 
     def _latest_from_other(self, task: MaterializationTask, source: Any, hull: Interval) -> LatestRows:
@@ -272,80 +285,6 @@ class DuckDBComputeEngine(ComputeEngine):
         mapped = table.rename_columns([source.field_mapping.get(name, name) for name in table.column_names])
         timed = with_time_columns(mapped, timestamp_field, created)
         return LatestRows(timed.num_rows, iter(timed.to_batches(max_chunksize=MATERIALIZE_BATCH_ROWS)))
-
-
-@dataclass(slots=True)
-class _Filling:
-    """Fills one generation of one view in Redis: the one that is read, or for a rebuild a new one beside it."""
-
-    session: RedisSession
-    definition: ViewDefinition
-    online: RedisOnlineStore
-    key_ttl_seconds: int | None
-    known: KnownState
-    generation: int = 0
-
-    def begin(self, run: Run) -> None:
-        """Finishes what a killed run left, and marks a rebuild, so that pushes go into both generations."""
-        state = self.known.state
-        self._clean(state.generation)
-        self.generation = state.generation
-        building = 0
-        if run.is_rebuild:
-            self.generation = building = self.session.hold(next_generation(self._project, self._view))
-        if building != state.building:
-            # A killed rebuild's generation is no longer written to; its number never comes again, and the next
-            # switch drops its rows.
-            self._replace(replace(state, building=building))
-
-    def writer(self) -> BulkWriter:
-        """Returns what writes into the generation that is filled; for all batches of a run."""
-        layout = RowLayout.of(self.definition.features)
-        tag = self.session.hold(register_layout(self.online.knowledge(self._project), layout))
-        writing = Writing(tag, layout, self.key_ttl_seconds, self.session.slot_of())
-        return BulkWriter(self.session, self._project, row_field(self._view, self.generation), writing)
-
-    def write(self, writer: BulkWriter, batch: pa.RecordBatch) -> int:
-        """Writes one batch of newest rows, and returns how many rows it has; several may be written at a time."""
-        packed = packed_rows(self.definition, writer.writing.layout, writer.writing.schema_tag, batch)
-        writer.write(packed.keys, packed.rows)
-        return int(batch.num_rows)
-
-    def end(self, run: Run, known_us: int) -> None:
-        """Records what is covered now; a rebuilt generation takes over in the same step, then the old ones go.
-
-        Args:
-            known_us: when the run began: what was created later it may not have seen.
-        """
-        before = self.known.state
-        if run.is_rebuild:
-            carry_pushed(self.session, self._project, self._view, active=before.generation, building=self.generation)
-        covered = ViewState(
-            self.generation,
-            self.definition.fingerprint,
-            run.coverage_after,
-            cleaned_below=before.cleaned_below,
-            known_us=known_us if run.reaches_end else before.known_us,
-        )
-        self._replace(covered)
-        self._clean(self.generation)
-
-    def _clean(self, generation: int) -> None:
-        """Drops the rows of earlier generations, unless that is done."""
-        if self.known.state.cleaned_below < generation:
-            drop_generations(self.session, self._project, self._view, range(self.known.state.cleaned_below, generation))
-            self._replace(replace(self.known.state, cleaned_below=generation))
-
-    def _replace(self, state: ViewState) -> None:
-        self.known = self.session.hold(replace_state(self._project, self._view, self.known, state))
-
-    @property
-    def _project(self) -> str:
-        return self.definition.project
-
-    @property
-    def _view(self) -> str:
-        return self.definition.name
 
 
 def _late_rows(state: ViewState, run: Run) -> LateRows | None:

@@ -17,21 +17,32 @@ from store.entity_key_text import parse_key_text, typed_key
 from store.errors import ConfigError, InputError, SourceError, UnknownObject, WrongType
 from store.kernel.definitions import Column
 from store.kernel.keys import encode_value
-from store.offline.erasure import FileRows, KeyPart, WantedKey, erase_landed, landed_rows, users_rows
+from store.offline.erasure import (
+    FileRows,
+    KeyPart,
+    WantedKey,
+    erase_landed,
+    landed_rows,
+    rows_of_files,
+    users_rows,
+)
 from store.offline.sources import landed_folder, resolve_path
+from store.offline.transformed_files import forget_transformed, transformed_paths
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig, repo_path_of
 from store.online.erasure import KeysAndRows, count_keys, erase_keys, rows_looked_up
 from store.online.views import lease
 from store.stream.context import StreamContext
 from store.stream.erasing import StreamRows, StreamSearch, WantedEvent, WantedPart
+from store.transformations_from_feast import has_transformation
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
     """What holds rows of an entity.
 
-    `users` are files that Larder never changes; `unread` says of which of them it cannot be told, and why. `stream` are
-    rows on their way: in the event log, in inboxes, and dead letters.
+    `landed` are files of Larder's, transformed ones among them; `users` are files that it never changes, and `unread`
+    says of which of these it cannot be told, and why. `stream` are rows on their way: in the event log, in inboxes, and
+    dead letters.
     """
 
     redis: KeysAndRows
@@ -98,6 +109,7 @@ class Eraser:
         )
         self._sources = self._files(store)
         self._store = store
+        self._transformed = self._transformed_views(store)
 
     def _search(self) -> StreamSearch:
         return StreamSearch(self._online.session(self._config), self._store, self._wanted_events())
@@ -125,6 +137,8 @@ class Eraser:
         """
         redis = count_keys(self._online.session(self._config), self._project, self._wanted_parts)
         landed = [found for folder, wanted in self._folders().items() for found in landed_rows(folder, wanted)]
+        for view, wanted in self._transformed.items():
+            landed += rows_of_files(transformed_paths(self._config, view), wanted)
         users: dict[str, FileRows] = {}
         unread = []
         for source, wanted in self._sources.values():
@@ -152,6 +166,10 @@ class Eraser:
             stream = self._erase_stream()
             # Files first: rows that are only in Redis cannot come back, those of files could.
             landed = [row for folder, wanted in self._folders().items() for row in erase_landed(folder, wanted)]
+            for view, wanted in self._transformed.items():
+                # Whoever needs them makes them anew, of what is left.
+                landed += rows_of_files(transformed_paths(self._config, view), wanted)
+                forget_transformed(self._config, view)
             redis = erase_keys(session, self._project, self._wanted_parts)
         # An audit will not find what was served from these rows, and has to know why.
         repo = repo_path_of(self._config)
@@ -187,6 +205,17 @@ class Eraser:
             if key not in wanted:
                 wanted.append(key)
         return sources
+
+    def _transformed_views(self, store: FeatureStore) -> dict[str, list[WantedKey]]:
+        """Returns the views of which transformed files of these sources are kept, with the keys as files have them."""
+        found = {}
+        for view in store.list_all_feature_views():
+            source = batch_source_of(view)
+            if has_transformation(view) and isinstance(source, FileSource):
+                known = self._sources.get((resolve_path(self._config, source.path), repr(source.file_format)))
+                if known is not None:
+                    found[view.name] = known[1]
+        return found
 
     def _folders(self) -> dict[Path, list[WantedKey]]:
         folders: dict[Path, list[WantedKey]] = {}

@@ -8,6 +8,7 @@ LarderError
 │   ├── WrongType (TypeError)           a value or column does not fit its declared type
 │   ├── EntityRowsError                 entity rows without a usable timestamp column, or clashing names
 │   ├── PushedRowsError                 pushed rows do not fit the batch source's columns
+│   ├── TransformationError             a view's row-level transformation fails, or gives what does not fit
 │   ├── BadBody                         a request body that cannot be parsed or lacks a field
 │   ├── OtherPush                       an idempotency key that came with another push before
 │   └── TooLarge                        a request beyond a named bound
@@ -91,6 +92,10 @@ class EntityRowsError(InputError):
 
 class PushedRowsError(InputError):
     """Pushed rows do not fit the batch source's columns; nothing of the push was written."""
+
+
+class TransformationError(InputError):
+    """A view's row-level transformation that fails, or gives rows that do not fit the view; nothing was written."""
 
 
 class BadBody(InputError):

@@ -179,6 +179,19 @@ AUDIT_DIFFERENCES_MAX = 10_000
 
 ERASURES_KEPT_MAX = 10_000
 """Erasures that a repo remembers, 200 bytes each: when they were and by which join keys, and no values."""
+# --- row-level transformations ------------------------------------------------------------------
+TRANSFORM_ROWS_AT_ONCE = 65_536
+"""Rows handed to a view's function at a time: enough that calls cost nothing beside the work, some 50 MB as pandas."""
+
+TRANSFORM_BYTES_AT_ONCE = 64 * 1024 * 1024
+"""Bytes of Arrow handed to a view's function at a time, for wide rows; as pandas they may be a few times that."""
+
+TRANSFORM_SAMPLE_ROWS = 64
+"""Rows of a file by which it is looked whether a function is row-wise: they go through it whole and in parts."""
+
+TRANSFORMED_VERSIONS_KEPT = 4
+"""Definitions of one view whose transformed files are kept: the one in force, what it replaced while processes still
+follow it, and versions of a view that are served side by side."""
 
 # --- windows ------------------------------------------------------------------------------------
 WINDOW_LAST_VALUES_MAX = 1_000

@@ -23,18 +23,19 @@ from store.errors import InputError, PushedRowsError, UnequalLengths, shown
 from store.feast_values import arrow_type, plain_from_arrow, plain_from_python
 from store.kernel.codec import RowLayout
 from store.kernel.values import FLOATS, element_type, is_opaque
-from store.kernel.windows import input_columns
 from store.limits import PUSH_FUTURE_SECONDS_MAX
 from store.offline import DuckDBOfflineStore
 from store.offline.join_keys import check_declared_key
 from store.offline.landing import StagedRows, stage_rows
+from store.offline.row_transformations import transformation_of
 from store.offline.sources import file_source, open_source
 from store.online.rows import ViewWrite
 from store.pushed import check_extents, checked_table
 from store.requests import PushRequest
 from store.stream.appending import LoggedPush
 from store.stream.routes import check_inputs, route_of
-from store.windows_from_feast import is_windowed, windows_of
+from store.transformed_pushes import columns_to_give, transformed_push
+from store.windows_from_feast import is_windowed
 
 PUSH_TARGETS = frozenset({"online", "offline", "online_and_offline"})
 _STAMP = pa.timestamp("us", tz="UTC")
@@ -65,6 +66,7 @@ def checked_push(
 
     Raises:
         PushedRowsError: a column or row that does not fit, or a row from the future.
+        TransformationError: a view's transformation fails for a row, or gives what does not fit.
         WrongType: a join key that cannot be compared with its declared type.
         SourceError: the batch source cannot be read.
     """
@@ -74,15 +76,25 @@ def checked_push(
     source = file_source(batch_source_of(views[0]), f"feature view {views[0].name!r}")
     schema = open_source(config, source).schema
     in_file = {name_in_view: name for name, name_in_view in (source.field_mapping or {}).items()}
-    keys = [in_file.get(column.name, column.name) for view in views for column in join_key_columns(view)]
-    features = [in_file.get(name, name) for view in views for name in _columns_of(view)]
+    transformations = {view.name: transformation_of(view) for view in views}
+    # A plain view's function may compute its keys; what it makes of rows is checked when they have gone through it.
+    keyed = [view for view in views if transformations[view.name] is None or is_windowed(view)]
+    keys = [
+        name
+        for view in views
+        for name in (in_file.get(key.name, key.name) for key in join_key_columns(view))
+        if view in keyed or name in schema.names
+    ]
+    features = [
+        name for view in views for name in columns_to_give(view, transformations[view.name], schema.names, in_file)
+    ]
     # The columns may come by their names in the views too, which is how Feast's own class wants them.
     columns = {name if name in schema.names else in_file.get(name, name): v for name, v in request.columns.items()}
-    for key in (column for view in views for column in join_key_columns(view)):
+    for key in (column for view in keyed for column in join_key_columns(view)):
         name = in_file.get(key.name, key.name)
         check_declared_key(key, [schema.field(name).type] if name in schema.names else [], what)
     route = route_of(config, request.push_source_name, views)
-    check_inputs(route, schema, in_file)
+    check_inputs(route, schema)
     row_count = len(next(iter(columns.values()), ()))
     created = source.created_timestamp_column
     if created and created in schema.names and created not in columns:
@@ -92,23 +104,25 @@ def checked_push(
     table = checked_table(what, columns, schema, required=required, not_null=not_null)
     if row_count == 0:
         return Push(0)
-    timed = _timed(what, table, source, now_us)
-    plain = [view for view in views if not is_windowed(view)] if "online" in request.to else []
-    for view in plain:
-        _refuse_nulls_in_lists(what, view, timed)
-    writes = tuple(_view_write(config, view, timed) for view in plain)
     in_views = _in_view_names(table, source)
+    is_some_plain = any(transformation is None for transformation in transformations.values())
+    rows = timed = _timed(what, table, source, now_us) if is_some_plain else table
+    writes = []
+    for view in views:
+        transformation = transformations[view.name]
+        if transformation is None:
+            rows = timed
+        else:
+            # Also where they only land: rows by which the function fails would be in every training set's way.
+            rows = transformed_push(what, transformation, in_views)
+            _refuse_future(what, rows, now_us)
+        if "online" in request.to and not is_windowed(view):
+            _refuse_nulls_in_lists(what, view, rows)
+            writes.append(_view_write(config, view, rows))
     lands, is_applied = "offline" in request.to, "online" in request.to and bool(route.views)
     if is_applied or is_logged:
-        return Push(row_count, writes, (), LoggedPush(route, in_views, lands, is_applied))
-    return Push(row_count, writes, ((views[0], in_views),) if lands else ())
-
-
-def _columns_of(view: Any) -> list[str]:
-    """Returns the columns, by their names in the view, that a push has to give for a view, but for keys and times."""
-    if is_windowed(view):
-        return list(input_columns(windows_of(view)))
-    return [field.name for field in view.features]
+        return Push(row_count, tuple(writes), (), LoggedPush(route, in_views, lands, is_applied))
+    return Push(row_count, tuple(writes), ((views[0], in_views),) if lands else ())
 
 
 def checked_write(config: RepoConfig, view: Any, columns: Mapping[str, Sequence[Any]], now_us: int) -> Push:

@@ -14,6 +14,7 @@ from store.kernel.keys import batch_tiles_key
 from store.kernel.tiles import Seam, TilePlan, encode_batch
 from store.kernel.windows import floor_to
 from store.limits import WINDOW_KEYS_AT_ONCE
+from store.offline.row_transformations import RowTransformation
 from store.offline.window_events import WindowEvents, window_events
 from store.online.client import RedisSession
 from store.online.commands import Command
@@ -36,6 +37,7 @@ class WindowedRun:
         batch_end_us: events before it are taken in.
         now_us: the clock's instant at which the run began.
         is_streamed: whether events also come by the event log.
+        transformation: what the source's rows go through first.
     """
 
     config: RepoConfig
@@ -45,6 +47,7 @@ class WindowedRun:
     batch_end_us: int
     now_us: int
     is_streamed: bool
+    transformation: RowTransformation | None = None
 
     @classmethod
     def planned(
@@ -97,7 +100,7 @@ class WindowedRun:
             SourceError: the source is not there, or lacks a column.
             WrongType: a join key that cannot be compared with its declared type.
         """
-        return window_events(self.config, self.definition, self.source, self.interval, line_id)
+        return window_events(self.config, self.definition, self.source, self.interval, line_id, self.transformation)
 
     def run(
         self,

@@ -38,8 +38,10 @@ from store.offline.retrieval import HistoricalAnswer
 from store.offline.settings import settings_of
 from store.offline.source_columns import NeededColumns, needed_columns, scan_of
 from store.offline.sources import file_source, open_source, resolve_path
+from store.transformations_from_feast import keep_transformations
 
 keep_aggregations()
+keep_transformations()
 
 __all__ = ["DuckDBOfflineStore", "DuckDBOfflineStoreConfig", "read_manifest"]
 

@@ -5,7 +5,7 @@ the same lock, by one rename, with the old file deleted once nobody reads it. Fi
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -80,6 +80,16 @@ def landed_rows(folder: Path, wanted: Sequence[WantedKey]) -> list[FileRows]:
         found = [FileRows(str(folder / file.name), _count(folder / file.name, wanted)) for file in own]
     finally:
         guard.drop()
+    return [file for file in found if file.rows]
+
+
+def rows_of_files(paths: Iterable[Path], wanted: Sequence[WantedKey]) -> list[FileRows]:
+    """Returns which files hold rows of any of the wanted keys.
+
+    Raises:
+        SourceUnreadable: a file cannot be read; it is named.
+    """
+    found = [FileRows(str(path), _count(path, wanted)) for path in paths]
     return [file for file in found if file.rows]
 
 

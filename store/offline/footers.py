@@ -18,7 +18,7 @@ from store.limits import FOOTERS_MAX
 from store.offline.id_ranges import IdRanges, id_ranges
 
 _FOOTER_BYTES_GUESSED = 64 * 1024
-_SETTLED_NS = 2_000_000_000
+SETTLED_NS = 2_000_000_000
 """Age from which a file's stamp identifies its content: two writes within one tick of a file system's clock (4 ms on
 Linux, 2 s on FAT) get the same modification time."""
 
@@ -65,7 +65,7 @@ def read_footers(paths: Iterable[str]) -> list[Footer]:
             _read_ahead(path)
     now_ns = time.time_ns()
     return [
-        _footer(path, stamp) if stamp[1] < now_ns - _SETTLED_NS else _footer.__wrapped__(path, stamp)
+        _footer(path, stamp) if stamp[1] < now_ns - SETTLED_NS else _footer.__wrapped__(path, stamp)
         for path, stamp in stamped
     ]
 

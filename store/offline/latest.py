@@ -14,9 +14,11 @@ from store.kernel.source_scan import Bounds, Scan
 from store.limits import MATERIALIZE_BATCH_ROWS
 from store.offline.connection import ConnectionSettings, connected
 from store.offline.join_keys import check_declared_key
+from store.offline.row_transformations import RowTransformation
 from store.offline.settings import settings_of
 from store.offline.source_columns import NeededColumns, needed_columns, scan_of, source_types
 from store.offline.sources import Source, file_source, open_source
+from store.offline.transformed_files import open_rows
 
 TIME_COLUMNS = ("__event_us", "__event_ns", "__created_us", "__created_ns")
 
@@ -47,6 +49,7 @@ def latest_rows(
     features: Sequence[Column],
     interval: tuple[int | None, int | None],
     late_us: LateRows | None = None,
+    transformation: RowTransformation | None = None,
 ) -> LatestRows:
     """Returns the newest row per key among rows with start <= event time < end, and of those before that are late.
 
@@ -56,6 +59,7 @@ def latest_rows(
         source: the batch source of a view, a file source.
         interval: start (inclusive) and end (exclusive) in microseconds since the Unix epoch; None leaves it open.
         late_us: rows before `start` that count as well, by instants in microseconds; None: none do.
+        transformation: what the source's rows go through first.
 
     Raises:
         SourceError: the source is not there, or lacks a column.
@@ -63,7 +67,7 @@ def latest_rows(
     """
     owner = f"source {source.name!r}"
     declared = file_source(source, owner)
-    found = open_source(config, declared)
+    found = open_rows(config, declared, transformation)
     keys, values = [key.name for key in join_keys], [feature.name for feature in features]
     needed = needed_columns(owner, declared, found, keys, values)
     scan = scan_of(found, needed)

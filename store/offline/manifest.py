@@ -55,7 +55,7 @@ def inputs_of(
                 f"entity column {column.name!r} has type {shown(str(column.type))}, which no Parquet file can hold; "
                 "cast it, or leave it out"
             )
-    sources = {history.source.path: history.source.paths for history in histories}
+    sources = {history.source.path: history.source.declared_paths for history in histories}
     return {
         "format": _FORMAT,
         "project": config.project,

@@ -20,8 +20,10 @@ from store.offline.connection import ConnectionSettings, batches_of, connected
 from store.offline.entity_rows import DEFAULT_TIMESTAMP_COLUMN, EntityRows, checked_rows
 from store.offline.entity_sources import SpooledRows
 from store.offline.planned import RequestedView
+from store.offline.row_transformations import transformation_of
 from store.offline.source_columns import needed_columns, scan_of, source_types
-from store.offline.sources import Source, file_source, open_source
+from store.offline.sources import Source, file_source
+from store.offline.transformed_files import open_rows
 
 _BATCH_ROWS = 65_536
 _JUST_NOW = timedelta(minutes=1)
@@ -80,7 +82,7 @@ def _keyed(config: RepoConfig, requested: RequestedView) -> _Keyed:
     refuse_unsupported(view)
     owner = f"feature view {view.name!r}"
     declared = file_source(batch_source_of(view), owner)
-    source = open_source(config, declared)
+    source = open_rows(config, declared, transformation_of(view))
     asked = {view.projection.join_key_map.get(key.name, key.name): key.name for key in join_key_columns(view)}
     names = sorted(asked)
     needed = needed_columns(owner, declared, source, [asked[name] for name in names], ())

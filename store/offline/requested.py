@@ -31,9 +31,11 @@ from store.offline.planned import (
     WindowPart,
     owner_of,
 )
+from store.offline.row_transformations import transformation_of
 from store.offline.searches import History
 from store.offline.source_columns import NeededColumns, needed_columns, scan_of, source_types
 from store.offline.sources import Source, file_source, open_source
+from store.offline.transformed_files import transformed
 from store.offline.window_columns import check_window_columns, columns_of
 from store.offline.window_history import WindowHistory
 from store.windows_from_feast import is_windowed
@@ -119,6 +121,13 @@ def _checked(
     if identity not in opened:
         opened[identity] = open_source(config, declared)
     source = opened[identity]
+    transformation = transformation_of(view)
+    if transformation is not None:
+        # Of the rows that were opened, so that it sees no others than views without a transformation.
+        identity = f"{identity} {view.name} {transformation.digest(source.schema)}"
+        if identity not in opened:
+            opened[identity] = transformed(config, declared, source, transformation)
+        source = opened[identity]
     names = [column.name for column in join_key_columns(view)]
     windows = _asked_windows(config, requested, source) if is_windowed(view) else ()
     wanted = input_columns(windows) if windows else requested.features

@@ -59,12 +59,14 @@ class Source:
 
     `path` is the resolved declared path; `schema` has the columns that a landed file has to fit: those of all own
     files, each in a type that holds the values of all. As long as a source is kept, no compaction deletes its files.
+    `originals` are the files that those of a transformed source were made of, in order; none for any other.
     """
 
     path: str
     files: tuple[SourceFile, ...]
     schema: pa.Schema
     guard: ReadGuard | None = field(default=None, compare=False, repr=False)
+    originals: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -75,6 +77,11 @@ class Source:
     def paths(self) -> list[str]:
         """Returns the paths of all files, in source order."""
         return [file.path for file in self.files]
+
+    @property
+    def declared_paths(self) -> list[str]:
+        """Returns the paths of the files that the user knows, in source order."""
+        return list(self.originals) or self.paths
 
     def require_unchanged(self) -> None:
         """Checks that its files are still those that were found.

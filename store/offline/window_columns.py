@@ -14,6 +14,7 @@ from store.kernel.definitions import ViewDefinition
 from store.kernel.windows import NUMERIC, WindowFeature
 from store.offline.column_types import answer_type, is_instant, is_text
 from store.offline.common_types import common_type, read_type
+from store.offline.row_transformations import transformation_of
 from store.offline.sources import Source, file_source, has_files, open_source
 
 _TESTS = (pat.is_null, pat.is_boolean, pat.is_integer, pat.is_floating, is_text, pat.is_binary, is_instant)
@@ -31,7 +32,10 @@ def check_declared_windows(config: RepoConfig, view: Any) -> None:
     """
     declared = file_source(batch_source_of(view), f"feature view {view.name!r}")
     if has_files(config, declared):
-        check_window_columns(view_definition(config.project, view), columns_of(open_source(config, declared)))
+        found = open_source(config, declared)
+        transformation = transformation_of(view)
+        columns = columns_of(found) if transformation is None else transformation.output_in_file(found.schema)
+        check_window_columns(view_definition(config.project, view), columns)
 
 
 def columns_of(source: Source) -> pa.Schema:

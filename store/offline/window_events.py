@@ -14,9 +14,11 @@ from store.kernel.windows import input_columns
 from store.limits import WINDOW_EVENTS_AT_ONCE
 from store.offline.connection import batches_of, connected
 from store.offline.join_keys import check_declared_key
+from store.offline.row_transformations import RowTransformation
 from store.offline.settings import settings_of
 from store.offline.source_columns import needed_columns, scan_of, source_types
-from store.offline.sources import LARDER_ID, Source, file_source, open_source
+from store.offline.sources import LARDER_ID, Source, file_source
+from store.offline.transformed_files import open_rows
 
 EVENT_US, CREATED_US = "__event_us", "__created_us"
 
@@ -90,7 +92,12 @@ class WindowEvents:
 
 
 def window_events(
-    config: RepoConfig, definition: ViewDefinition, source: DataSource, span: Interval, line_id: int | None
+    config: RepoConfig,
+    definition: ViewDefinition,
+    source: DataSource,
+    span: Interval,
+    line_id: int | None,
+    transformation: RowTransformation | None = None,
 ) -> WindowEvents:
     """Returns the events of a windowed view that a materialization holds.
 
@@ -98,6 +105,7 @@ def window_events(
         span: the earliest event time that a window reaches, and the batch end, both in microseconds.
         line_id: the line up to which events of the log belong to the materialization; None for an external source,
             where their time alone decides.
+        transformation: what the source's rows go through first.
 
     Raises:
         SourceError: the source is not there, or lacks a column.
@@ -105,7 +113,7 @@ def window_events(
     """
     owner = f"source {source.name!r}"
     declared = file_source(source, owner)
-    found = open_source(config, declared)
+    found = open_rows(config, declared, transformation)
     keys = tuple(key.name for key in definition.join_keys)
     columns = input_columns(definition.windows)
     needed = needed_columns(owner, declared, found, keys, columns)

@@ -9,6 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,9 @@ import pyarrow as pa
 from store.errors import DefinitionError, LogEntryError, StoredRowError, TooLarge, WrongType
 from store.kernel.log_entries import EntitySet, Events, Line, decode_entry, row_ids
 from store.kernel.stream_tiles import StreamEvent
+from store.kernel.windows import input_columns
 from store.limits import TRIM_ENTRIES_MAX
+from store.offline.row_transformations import RowTransformation
 from store.online.dead_letters import DeadLetter
 from store.online.stream_log import PartitionState, Raw, advance
 from store.online.stream_owners import Owner
@@ -27,6 +30,7 @@ from store.stream.forwarding import Forwarder
 from store.stream.landing import LandingQueue, QueuedRows
 from store.stream.routes import Route, StreamedView
 from store.stream.rows import event_times, rows_as_json, table_of, window_values
+from store.stream.transforming import transformed_rows
 
 _POISON = (WrongType, TooLarge, LogEntryError, StoredRowError, TypeError, ValueError, OverflowError, pa.ArrowException)
 """What one row may cause and another one not; all else is Redis', and is tried again."""
@@ -186,18 +190,43 @@ class PartitionRun:
         if not views:
             return
         keys = self._keys(route, entity_set, rows, table)
-        event_us, created_us = event_times(table, route.timestamp_field, route.created)
-        is_all = len(places) == table.num_rows
+        times = event_times(table, route.timestamp_field, route.created)
         for view in views:
-            columns = [window_values(view.name, name, table.column(name)) for name in view.inputs]
-            values = zip(*columns, strict=True)
-            listed = list(zip(keys, rows.ids, rows.line_ids, event_us, created_us, values, strict=True))
-            events: defaultdict[bytes, list[StreamEvent]] = defaultdict(list)
-            is_landed = rows.events.is_landed
-            for key, log_id, line_id, at_us, known_us, row in listed if is_all else [listed[p] for p in places]:
-                if key is not None and at_us is not None:
-                    events[key].append(StreamEvent(log_id, line_id, is_landed, at_us, known_us, row))
+            if view.transformation is None:
+                events = _events_as_they_are(view, rows, table, places, keys, times)
+            else:
+                events = self._events_that_come_out(view.transformation, route, rows, table, places, keys)
             self._apply_view(view, events, lambda event: rows.ids.index(event.log_id), (route, table))
+
+    def _events_that_come_out(
+        self,
+        transformation: RowTransformation,
+        route: Route,
+        rows: LoggedRows,
+        table: pa.Table,
+        places: list[int],
+        keys: list[bytes | None],
+    ) -> dict[bytes, list[StreamEvent]]:
+        """Returns the events that come out of a view's transformation by key, each under the id of its row."""
+        out = transformed_rows(transformation, table.take(pa.array(places, pa.int64())))
+        for number, reason in out.failed:
+            place = places[number]
+            self._bury_row(route.push_source, table, place, rows.ids[place], reason, transformation.view)
+        columns = [
+            window_values(transformation.view, name, out.table.column(name))
+            for name in input_columns(transformation.windows)
+        ]
+        times = event_times(out.table, transformation.event, transformation.created)
+        events: defaultdict[bytes, list[StreamEvent]] = defaultdict(list)
+        # In the order of the log, whatever order the function gives them in.
+        for number, at_us, known_us, row in sorted(
+            zip(out.places, *times, zip(*columns, strict=True), strict=True), key=itemgetter(0)
+        ):
+            place = places[number]
+            if (key := keys[place]) is not None and at_us is not None:
+                ids = rows.ids[place], rows.line_ids[place]
+                events[key].append(StreamEvent(*ids, rows.events.is_landed, at_us, known_us, row))
+        return events
 
     def _apply_view(
         self, view: StreamedView, events: dict[bytes, list[StreamEvent]], place_of: Any, origin: tuple[Route, pa.Table]
@@ -324,6 +353,26 @@ class PartitionRun:
     def _letter(self, event: int, push_source: str, row: str, reason: str, to: str, view: str = "") -> DeadLetter:
         place = f"log/{self._context.log.name}/{self.partition}/{event}" + (f"/{view}" if view else "")
         return DeadLetter(place, push_source, row, to, reason, self._context.clock.now_us())
+
+
+def _events_as_they_are(
+    view: StreamedView,
+    rows: LoggedRows,
+    table: pa.Table,
+    places: list[int],
+    keys: list[bytes | None],
+    times: tuple[list[int | None], list[int | None]],
+) -> dict[bytes, list[StreamEvent]]:
+    """Returns rows as events of a view by key."""
+    columns = [window_values(view.name, name, table.column(name)) for name in view.inputs]
+    listed = list(zip(keys, rows.ids, rows.line_ids, *times, zip(*columns, strict=True), strict=True))
+    events: defaultdict[bytes, list[StreamEvent]] = defaultdict(list)
+    is_landed = rows.events.is_landed
+    is_all = len(places) == table.num_rows
+    for key, log_id, line_id, at_us, known_us, row in listed if is_all else [listed[p] for p in places]:
+        if key is not None and at_us is not None:
+            events[key].append(StreamEvent(log_id, line_id, is_landed, at_us, known_us, row))
+    return events
 
 
 def _runs(entries: Sequence[tuple[int, Events]]) -> Iterator[LoggedRows]:

@@ -1,6 +1,6 @@
 """Where the events of a push source go: the windowed views that they feed, and by whose entity keys."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from store.kernel.definitions import ViewDefinition
 from store.kernel.keys import EntityKeyEncoder, entity_key_encoder
 from store.kernel.log_entries import EntitySet
 from store.kernel.windows import NUMERIC, input_columns
+from store.offline.row_transformations import RowTransformation, transformation_of
 from store.offline.sources import file_source
 from store.stream.rows import is_window_type
 from store.windows_from_feast import is_windowed
@@ -59,11 +60,12 @@ class StreamedView:
     definition: ViewDefinition
     entity_set: EntitySet
     inputs: tuple[str, ...]
+    transformation: RowTransformation | None = None
 
     @classmethod
-    def of(cls, definition: ViewDefinition) -> "StreamedView":
-        """Returns the view of a definition."""
-        return cls(definition, entity_set_of(definition), input_columns(definition.windows))
+    def of(cls, definition: ViewDefinition, transformation: RowTransformation | None = None) -> "StreamedView":
+        """Returns the view of a definition, and what rows go through before they are its events."""
+        return cls(definition, entity_set_of(definition), input_columns(definition.windows), transformation)
 
     @property
     def name(self) -> str:
@@ -99,23 +101,25 @@ class Route:
         return list(dict.fromkeys(view.entity_set for view in self.views if view.entity_set != entity_set))
 
 
-def check_inputs(route: Route, schema: pa.Schema, in_file: Mapping[str, str]) -> None:
+def check_inputs(route: Route, schema: pa.Schema) -> None:
     """Checks that the columns that windows aggregate are there, and of types that their functions take.
 
     Args:
         schema: of the batch source.
-        in_file: names in the source of columns that have other names in the views.
 
     Raises:
         DefinitionError: one is not.
     """
     for view in route.views:
+        source = view.definition.source
+        assert source is not None, "a windowed view without a source is refused before"
+        columns = schema if view.transformation is None else view.transformation.output_in_file(schema)
         for feature in view.definition.windows:
-            name = in_file.get(feature.column, feature.column)
+            name = source.file_column(feature.column)
             what = f"feature view {view.name!r}: feature {feature.name!r} aggregates column {feature.column!r}"
-            if name not in schema.names:
-                raise DefinitionError(f"{what}, which source {route.source.name!r} lacks (it has {schema.names})")
-            kind = schema.field(name).type
+            if name not in columns.names:
+                raise DefinitionError(f"{what}, which source {route.source.name!r} lacks (it has {columns.names})")
+            kind = columns.field(name).type
             is_number = pat.is_integer(kind) or pat.is_floating(kind) or pat.is_boolean(kind)
             if not is_window_type(kind) or (feature.function.name in NUMERIC and not is_number):
                 raise DefinitionError(
@@ -137,7 +141,7 @@ def route_of(config: RepoConfig, push_source: str, views: Sequence[Any]) -> Rout
     source = file_source(batch_source_of(views[0]), f"feature view {views[0].name!r}")
     definitions = [view_definition(config.project, view, is_versioned=is_versioned) for view in views]
     windowed = tuple(
-        StreamedView.of(definition)
+        StreamedView.of(definition, transformation_of(view))
         for definition, view in zip(definitions, views, strict=True)
         if is_windowed(view)
     )  # fmt: skip

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from feast import BatchFeatureView, Field
 from feast import FeatureStore as StockFeatureStore
+from feast import Field
 from feast.aggregation import Aggregation
 from feast.data_source import PushMode, PushSource
 from feast.stream_feature_view import StreamFeatureView
@@ -203,23 +203,6 @@ def test_a_column_of_the_wrong_type_is_named(store: FeatureStore, repo: Path) ->
     rows.to_parquet(repo / "data" / "users.parquet")
     with pytest.raises((WrongType, DefinitionError), match="orders"):
         store.materialize(NOW - DAY, NOW)
-
-
-# Feast says this wherever a stream view is made; nobody can act on it.
-@pytest.mark.filterwarnings("ignore:Batch feature views are experimental:RuntimeWarning")
-def test_a_transformed_batch_view_is_refused_at_apply(store: FeatureStore) -> None:
-    view = BatchFeatureView(
-        name="scaled",
-        entities=[USER],
-        schema=user_view().schema,
-        source=user_source(),
-        udf=lambda frame: frame,
-        mode="pandas",
-        ttl=DAY,
-        online=True,
-    )
-    with pytest.raises(DefinitionError, match="'scaled' declares a transformation"):
-        store.apply([view])
 
 
 @pytest.mark.filterwarnings("ignore:Stream feature views are experimental:RuntimeWarning")

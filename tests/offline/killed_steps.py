@@ -1,6 +1,6 @@
 """Runs works once for each of their steps, killed at that step: `killed_steps.py HOW FROM TO WORK...`.
 
-WORK is `land`, `compact` or `erase`.
+WORK is `land`, `compact`, `erase` or `transform`.
 
 HOW is `files` (steps are what touches files and locks) or `calls` (steps are all calls in the code at work). Each run
 works in a copy of the folder FROM, in TO, called after what it does and its step. One process imports everything, and
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,8 +24,12 @@ from store.kernel.definitions import Column
 from store.offline.compaction import compact
 from store.offline.erasure import KeyPart, erase_landed
 from store.offline.landed_files import ScratchFile, publish_next
+from store.offline.row_transformations import RowTransformation
+from store.offline.transformed_files import open_rows
+from tests.offline.feature_stores import config_for
+from tests.offline.reading import source_at
 
-WATCHED = ("compaction.py", "erasure.py", "landed_files.py", "files.py")
+WATCHED = ("compaction.py", "erasure.py", "landed_files.py", "files.py", "transformed_files.py")
 FILE_EVENTS = ("open", "os.", "fcntl.")
 
 
@@ -41,7 +46,26 @@ def erase(folder: Path) -> None:
     erase_landed(folder, [(KeyPart(Column("n", "INT64"), 3),)])
 
 
-WORKS = {"land": land, "compact": compact, "erase": erase}
+def doubled(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leaves out multiples of three, and doubles the rest."""
+    frame = frame[frame["n"] % 3 != 0]
+    return frame.assign(n=frame["n"] * 2)
+
+
+def doubling() -> RowTransformation:
+    """Returns the transformation of a view by that function."""
+    feature = (Column("n", "INT64"),)
+    return RowTransformation(
+        "doubles", "pandas", doubled, "doubled", (), "event_timestamp", "", feature, (), keeps_keys=False, in_file={}
+    )
+
+
+def transform(repo: Path) -> None:
+    """Opens a source, all of whose files that have not gone through the transformation then do."""
+    open_rows(config_for(repo), source_at("data/stats"), doubling())
+
+
+WORKS = {"land": land, "compact": compact, "erase": erase, "transform": transform}
 
 
 def kill_at(how: str, step: int) -> None:
@@ -80,6 +104,10 @@ def is_killed(work: Callable[[Path], object], folder: Path, how: str, step: int)
 def main(how: str, template: Path, target: Path, names: list[str]) -> None:
     """Runs each kind of work once for each step, and once more without being killed."""
     for work in (WORKS[name] for name in names):
+        if work is transform:
+            # pandas and Feast import parts of themselves when they are used: a second, in each fork anew.
+            config_for(template)
+            doubling().rows(pa.table({"n": [1, 3], "event_timestamp": pa.array([1, 2], pa.timestamp("us", "UTC"))}))
         step = 0
         while True:
             folder = target / work.__name__ / f"{step:04}"
