@@ -9,6 +9,7 @@ import pytest
 from feast import FeatureStore as StockFeatureStore
 from feast import Field
 from feast.aggregation import Aggregation
+from feast.batch_feature_view import BatchFeatureView
 from feast.data_source import PushMode, PushSource
 from feast.stream_feature_view import StreamFeatureView
 from feast.types import Float64, Int64, String
