@@ -204,14 +204,17 @@ class Landing:
             self.discard()
             raise
 
-    def publish(self) -> None:
+    def publish(self, token: str | None = None) -> None:
         """Makes the rows part of their sources.
+
+        Args:
+            token: 16 hex digits by which rows are known that were published before, and not once more.
 
         Raises:
             SourceError: a source's folder can no longer be written.
         """
         for staged in self._staged:
-            staged.publish()
+            staged.publish(token)
         for view, table in self._unstaged:
             self._store.offline_write_batch(self._config, view, table, None)
 

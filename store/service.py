@@ -21,11 +21,12 @@ from store.limits import PUSH_SECONDS_MAX, REGISTRY_REFRESH_SECONDS
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig
 from store.online.conversations import try_reading
 from store.online.json_answers import json_answer
+from store.online.log_appends import PushName, append, is_known_push
 from store.online.lookup import Lookup
 from store.online.plan import Asked, OnlinePlan, ServiceName
 from store.online.plans import PlanCache
 from store.online.rows import ViewWrite, write_pushed
-from store.online.stream_log import PushName
+from store.online.stream_log import open_log
 from store.online.stream_status import read_status
 from store.pushing import PUSH_TARGETS, Landing, Push, checked_push, checked_write
 from store.requests import (
@@ -173,7 +174,7 @@ class StoreService:
         """Checks all rows, stages them offline, writes them online, then lands them; returns how many there were.
 
         Landing comes last: a push that fails before it can be repeated without landing twice, as online rows
-        are only replaced by rows that are not older.
+        are only replaced by rows that are not older. One with an idempotency key can be repeated after it, too.
 
         Raises:
             UnknownObject: no feature view has such a push source.
@@ -184,23 +185,39 @@ class StoreService:
         if request.to not in PUSH_TARGETS:
             raise InputError(f"push target {request.to!r} is unknown; expected one of {sorted(PUSH_TARGETS)}")
         views = pushed_views(self._snapshots.current().store, request.push_source_name)
+        name = _name_of(request)
         push = await asyncio.to_thread(checked_push, self._config, request, views, self.clock.now_us())
+        if name is not None and push.logged is None and await self._is_known(name):
+            return push.row_count
         landing = await asyncio.to_thread(Landing, self._config, push)
         try:
             await self._write_online(push.writes)
             if push.logged is not None:
-                await self._append(push.logged, request)
+                await self._append(push.logged, name)
         except BaseException:
             landing.discard()
             raise
-        await asyncio.to_thread(landing.publish)
+        await asyncio.to_thread(landing.publish, None if name is None else name.key.hex()[:16])
+        if name is not None and push.logged is None:
+            await self._remember(name)
         return push.row_count
 
-    async def _append(self, logged: LoggedPush, request: PushRequest) -> None:
+    async def _is_known(self, name: PushName) -> bool:
+        session, knowledge = await self._online.async_session(self._config), self._online.knowledge(self.project)
+        log = await session.hold(open_log(knowledge, self._config.online_store.stream_partitions))
+        return await session.hold(is_known_push(log, name, self.clock.now_us()))
+
+    async def _remember(self, name: PushName) -> None:
+        """Notes that a push was done which left nothing in the event log."""
+        session, knowledge = await self._online.async_session(self._config), self._online.knowledge(self.project)
+        log = await session.hold(open_log(knowledge, self._config.online_store.stream_partitions))
+        await session.hold(append(log, {}, self.clock.now_us(), push=name))
+
+    async def _append(self, logged: LoggedPush, name: PushName | None) -> None:
         partitions = self._config.online_store.stream_partitions
         prepared = await asyncio.to_thread(PreparedPush, logged, partitions)
         session = await self._online.async_session(self._config)
-        conversation = prepared.converse(self._online.knowledge(self.project), self.clock.now_us(), _name_of(request))
+        conversation = prepared.converse(self._online.knowledge(self.project), self.clock.now_us(), name)
         await session.hold(conversation, PUSH_SECONDS_MAX)
 
     async def write_online(self, feature_view_name: str, columns: Mapping[str, Sequence[Any]]) -> int:

@@ -218,13 +218,16 @@ class ScratchFile:
         self.file.close()
 
 
-def publish_next(scratch: ScratchFile, now_ns: int, check: Callable[[], None] | None = None) -> Path:
+def publish_next(
+    scratch: ScratchFile, now_ns: int, check: Callable[[], None] | None = None, token: str | None = None
+) -> Path:
     """Makes a synced file the last one of its folder, durably, and returns its path.
 
     Its arrival is now, or just after the last arrival if the clock has gone back or stood still.
 
     Args:
         check: called when nothing else can be published any more before this; what it raises stops the publication.
+        token: 16 hex digits that end the name of the file; made by chance by default.
 
     Raises:
         OSError: the folder cannot be written.
@@ -237,7 +240,7 @@ def publish_next(scratch: ScratchFile, now_ns: int, check: Callable[[], None] | 
         last = _last_of(_entries(folder))
         guard.drop()
         arrival = max(now_ns, int(last.partition("-")[0] or -1) + 1)
-        path = folder / f"{arrival:0{_CLOCK_DIGITS}d}-{secrets.token_hex(8)}.parquet"
+        path = folder / f"{arrival:0{_CLOCK_DIGITS}d}-{token or secrets.token_hex(8)}.parquet"
         scratch.path.rename(path)
     scratch.file.close()
     # Only the order of names needs the lock; a folder that is synced holds all earlier renames too.
@@ -260,6 +263,11 @@ def remove_abandoned(folder: Path) -> int:
         except (BlockingIOError, FileNotFoundError):
             continue  # being written, or just published
     return removed
+
+
+def has_token(folder: Path, token: str) -> bool:
+    """Whether a file of a landed folder was published with a token, and was not merged with others since."""
+    return any(file.first is not None and file.first.endswith(f"-{token}") for file in _entries(folder))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from store.clock import clock_for
 from store.errors import EntityRowsError, OutOfSpace, PushedRowsError, SourceError, SourceUnreadable
 from store.offline.column_types import is_text, plain_type
 from store.offline.entity_rows import parse_instants
-from store.offline.landed_files import ScratchFile, publish_next
+from store.offline.landed_files import ScratchFile, has_token, publish_next
 from store.offline.sources import landed_folder, open_source, resolve_path
 
 ROW_GROUP_ROWS = 100_000
@@ -35,7 +35,11 @@ def land_rows(config: RepoConfig, source: FileSource, table: pa.Table) -> Path:
         PushedRowsError: the columns are not those of the source, or a value does not fit its column.
         SourceUnreadable: the source has no file to tell its columns.
     """
-    return stage_rows(config, source, table).publish()
+    return _published(stage_rows(config, source, table))
+
+
+class _PublishedBefore(Exception):
+    """The rows are there already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +52,31 @@ class StagedRows:
     config: RepoConfig
     scratch: ScratchFile
 
-    def publish(self) -> Path:
+    def publish(self, token: str | None = None) -> Path | None:
         """Makes the rows part of the source, after all that landed before, and returns the path of their file.
+
+        Args:
+            token: 16 hex digits that tell the rows from all others: they are discarded if they were published before.
+
+        Returns:
+            None where they were.
 
         Raises:
             SourceError: the folder cannot be written; the rows are discarded.
         """
         now_us = clock_for(Path(self.config.repo_path or ".")).now_us()
-        with landing_in(self.scratch.path.parent):
+        folder = self.scratch.path.parent
+
+        def check() -> None:
+            if token is not None and has_token(folder, token):
+                raise _PublishedBefore
+
+        with landing_in(folder):
             try:
-                return publish_next(self.scratch, now_us * 1_000)
+                return publish_next(self.scratch, now_us * 1_000, check, token)
+            except _PublishedBefore:
+                self.discard()
+                return None
             except BaseException:
                 self.discard()
                 raise
@@ -80,7 +99,13 @@ def append_file(config: RepoConfig, folder: Path, table: pa.Table) -> Path:
         SourceError: the folder cannot be made or written.
         OutOfSpace: no room; nothing half-written stays.
     """
-    return _stage(config, folder, table).publish()
+    return _published(_stage(config, folder, table))
+
+
+def _published(staged: StagedRows) -> Path:
+    path = staged.publish()
+    assert path is not None, "rows without a token were never published before"
+    return path
 
 
 def _stage(config: RepoConfig, folder: Path, table: pa.Table) -> StagedRows:

@@ -8,7 +8,8 @@ import pyarrow as pa
 from store.kernel.log_entries import Events, encode_events, partition_of
 from store.limits import ENTRY_BYTES_MAX, ENTRY_ROWS_MAX
 from store.online.conversations import Conversation, Knowledge
-from store.online.stream_log import LoggedEntry, PartitionAppend, PushName, append, keep_schema, open_log, room
+from store.online.log_appends import LoggedEntry, PartitionAppend, PushName, append, room
+from store.online.stream_log import keep_schema, open_log
 from store.stream.routes import Route
 from store.stream.rows import logged_columns, logged_schema
 

@@ -16,8 +16,9 @@ from store.errors import InputError
 from store.limits import INBOX_ROW_BYTES_MAX, PUSH_SECONDS_MAX
 from store.online.conversations import Conversation
 from store.online.dead_letters import DeadLetter
+from store.online.log_appends import Moved, PartitionAppend, append, room
 from store.online.rows import write_pushed
-from store.online.stream_log import Moved, PartitionAppend, append, keep_schema, read_states, room
+from store.online.stream_log import keep_schema, read_states
 from store.pushing import PUSH_TARGETS, Push, checked_push
 from store.requests import PushRequest
 from store.stream.appending import by_partition, cut, events_of

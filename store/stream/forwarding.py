@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from store.kernel.log_entries import Events
 from store.limits import APPEND_ENTRIES_MAX
-from store.online.stream_log import LoggedEntry, Moved, PartitionAppend, append
+from store.online.log_appends import LoggedEntry, Moved, PartitionAppend, append
 from store.stream.appending import cut
 from store.stream.context import StreamContext
 

@@ -7,23 +7,12 @@ import pytest
 
 from store.errors import ConfigError, LogFull, OtherPush, OwnershipLost
 from store.kernel.log_entries import Events, Line, decode_entry, encode_events
-from store.online import stream_log
+from store.online import log_appends
 from store.online.client import RedisSession
 from store.online.connection import parse_target
 from store.online.conversations import Knowledge
-from store.online.stream_log import (
-    LoggedEntry,
-    Moved,
-    PartitionAppend,
-    PushName,
-    StreamLog,
-    advance,
-    append,
-    draw_line,
-    open_log,
-    read_entries,
-    read_states,
-)
+from store.online.log_appends import LoggedEntry, Moved, PartitionAppend, PushName, append
+from store.online.stream_log import StreamLog, advance, draw_line, open_log, read_entries, read_states
 from store.online.stream_owners import keep, own, owners, show_alive
 from tests.redis_servers import RedisServer
 
@@ -84,7 +73,7 @@ def test_another_number_of_partitions_is_refused_with_the_one_there_is(session: 
 def test_a_full_log_takes_all_of_a_push_or_nothing(
     session: RedisSession, log: StreamLog, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    monkeypatch.setattr(stream_log, "LOG_ENTRIES_MAX", 3)
+    monkeypatch.setattr(log_appends, "LOG_ENTRIES_MAX", 3)
     session.hold(append(log, {0: PartitionAppend([entry()] * 3)}, NOW_US))
     push = {1: PartitionAppend([entry()]), 0: PartitionAppend([entry()])}
     if room:
@@ -103,7 +92,7 @@ def test_the_bytes_of_a_log_are_bounded_and_what_was_taken_out_gives_room(
     session: RedisSession, log: StreamLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = len(entry().content)
-    monkeypatch.setattr(stream_log, "LOG_BYTES_MAX", 2 * size)
+    monkeypatch.setattr(log_appends, "LOG_BYTES_MAX", 2 * size)
     session.hold(append(log, {0: PartitionAppend([entry()] * 2)}, NOW_US))
     with pytest.raises(LogFull, match="bytes"):
         session.hold(append(log, {0: PartitionAppend([entry()])}, NOW_US))
@@ -135,7 +124,7 @@ def test_a_push_of_a_name_is_there_once_and_its_name_stands_for_nothing_else(
 
 
 def test_idempotency_keys_are_bounded(session: RedisSession, log: StreamLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_log, "IDEMPOTENCY_KEYS_MAX", 2)
+    monkeypatch.setattr(log_appends, "IDEMPOTENCY_KEYS_MAX", 2)
     push = {0: PartitionAppend([entry()])}
     names = [PushName(bytes([number]) * 4, b"") for number in (0, 4, 8)]
     for name in names[:2]:
@@ -157,7 +146,7 @@ def cut_off(session: RedisSession, conversation: Generator[Any, Any, Any], batch
 def test_a_push_that_was_cut_off_goes_on_where_it_was(
     session: RedisSession, log: StreamLog, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
-    monkeypatch.setattr(stream_log, "APPEND_ENTRIES_MAX", 2)
+    monkeypatch.setattr(log_appends, "APPEND_ENTRIES_MAX", 2)
     push = {0: PartitionAppend([entry()] * 5), 1: PartitionAppend([entry()] * 4)}
     name = PushName(b"\1\2", b"content")
     cut_off(session, append(log, push, NOW_US, push=name), calls)

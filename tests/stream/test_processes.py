@@ -49,6 +49,11 @@ def test_pushes_over_http_count_once_and_operators_see_who_works(
         assert (bad.status_code, "row 1" in bad.json()["detail"]) == (422, True)
         write = {"feature_view_name": "by_user", "df": {"user_id": [1], "at": [NOW.isoformat()]}}
         assert live.post("/write-to-online-store", write).status_code == 422
+        files_only = body(32.0) | {"to": "offline"}
+        for _ in range(2):
+            assert live.post("/push", files_only, **key("files")).json() == {"rows": 1}
+        assert landed(repo) == [32.0]
+        assert live.post("/push", body(33.0) | {"to": "offline"}, **key("files")).status_code == 422
         unowned = live.get("/ready").json()
         assert (unowned["ready"], unowned["stream"]["unowned"]) == (True, list(range(8)))
         assert "larder ingest" in unowned["stream"]["problem"]
@@ -58,7 +63,7 @@ def test_pushes_over_http_count_once_and_operators_see_who_works(
         worker = workers.start(repo, metrics_port=port)
         wait_until_done(context)
         assert read(live) == 7.0
-        poll_until(lambda: sorted(landed(repo)) == [1.0, 2.0, 4.0], what="all have landed")
+        poll_until(lambda: sorted(landed(repo)) == [1.0, 2.0, 4.0, 32.0], what="all have landed")
         owned = live.get("/ready").json()["stream"]
         assert (owned["problem"], owned["unowned"], owned["lag_seconds"], owned["partitions"]) == (None, [], 0.0, 8)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:

@@ -17,7 +17,8 @@ from store.offline.compaction import compact
 from store.offline.logged_rows import landed_ids
 from store.offline.sources import open_source
 from store.online.client import RedisSession
-from store.online.stream_log import LoggedEntry, PartitionAppend, append, read_entries, read_states
+from store.online.log_appends import LoggedEntry, PartitionAppend, append
+from store.online.stream_log import read_entries, read_states
 from store.online.stream_owners import own, owners
 from store.stream import landing
 from store.stream.context import StreamContext
