@@ -96,8 +96,13 @@ class FeatureStore(feast.FeatureStore):
         return checked_push(self.config, request, views, clock_for(repo_path_of(self.config)).now_us())
 
 
-def pushed_views(store: feast.FeatureStore, name: str, *, is_cached: bool = True) -> list[Any]:
+def pushed_views(
+    store: feast.FeatureStore, name: str, *, is_cached: bool = True, kinds: tuple[type, ...] = (PushSource,)
+) -> list[Any]:
     """Returns the feature views that a push source feeds, by name.
+
+    Args:
+        kinds: of stream sources that count.
 
     Raises:
         UnknownObject: there is none.
@@ -106,10 +111,14 @@ def pushed_views(store: feast.FeatureStore, name: str, *, is_cached: bool = True
         *store.list_feature_views(allow_cache=is_cached),
         *store.list_stream_feature_views(allow_cache=is_cached),
     ]
-    fed = [view for view in views if isinstance(view.stream_source, PushSource) and view.stream_source.name == name]
+    fed = [view for view in views if isinstance(view.stream_source, kinds) and _name_of(view.stream_source) == name]
     if not fed:
         raise UnknownObject(
             f"push source {name!r} feeds no feature view of project {store.project!r}; "
             "declare it as the source of a view and run 'feast apply', or correct the name"
         )
     return sorted(fed, key=lambda view: view.name)
+
+
+def _name_of(source: Any) -> str:
+    return str(source.name)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 from feast import FeatureStore
+from feast.data_source import KafkaSource, PushSource
 from feast.repo_config import RepoConfig
 
 from store.clock import Clock, clock_for
@@ -104,12 +105,12 @@ class StreamContext:
         return self._snapshots.current().store
 
     def views_of(self, push_source: str) -> list[Any]:
-        """Returns the views that a push source feeds, by name.
+        """Returns the views that a push source or a Kafka source feeds, by name.
 
         Raises:
             UnknownObject: there is none.
         """
-        return pushed_views(self.store, push_source)
+        return pushed_views(self.store, push_source, kinds=(PushSource, KafkaSource))
 
     def route(self, push_source: str) -> Route | None:
         """Returns the route of a push source's rows, None where it feeds no view.

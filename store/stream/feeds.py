@@ -4,16 +4,21 @@ import time
 from collections.abc import Sequence
 
 import structlog
-from feast.data_source import PushSource
+from feast.data_source import KafkaSource, PushSource
 
-from store.errors import LarderError, OnlineStoreError, RegistryUnavailable
+from store.errors import DefinitionError, LarderError, OnlineStoreError, RegistryUnavailable
 from store.limits import REGISTRY_REFRESH_SECONDS
 from store.stream.context import StreamContext
 from store.stream.feeding import Feed, Feeder
 from store.stream.inbox import Inbox
+from store.stream.kafka import KafkaTopic
+from store.windows_from_feast import is_windowed
 
 _RETRY_SECONDS = 0.5
 """Before a feed is read again whose rows could not be passed on: the log is full, or a source away."""
+
+_TOPIC_SECONDS = 0.02
+"""Between two looks at topics that had nothing."""
 
 _log = structlog.get_logger("larder.ingest")
 
@@ -42,9 +47,17 @@ class Feeds:
         context = self._context
         context.refresh(is_due=False)
         views = [*context.store.list_feature_views(allow_cache=True), *context.store.list_stream_feature_views(True)]
-        sources = [view.stream_source for view in views]
-        names = dict.fromkeys(source.name for source in sources if isinstance(source, PushSource))
-        return [Inbox(context, name) for name in names]
+        feeds: dict[str, Feed] = {}
+        for view in views:
+            source = view.stream_source
+            if isinstance(source, PushSource):
+                feeds.setdefault(source.name, Inbox(context, source.name))
+            elif isinstance(source, KafkaSource) and is_windowed(view):
+                try:
+                    feeds.setdefault(source.name, KafkaTopic(context, source, view))
+                except DefinitionError as error:
+                    _log.error("topic is not read", error=str(error))
+        return list(feeds.values())
 
     def begin(self, task: str) -> None:
         """Begins to read a feed."""
@@ -68,6 +81,10 @@ class Feeds:
             for task, feeder in self._feeders.items()
             if isinstance(feeder.feed, Inbox) and self._retry_at.get(task, 0.0) <= now
         ]
+
+    def wait_seconds_max(self) -> float:
+        """Returns how long a worker may wait for something else: Kafka cannot be waited for together with Redis."""
+        return _TOPIC_SECONDS if any(isinstance(f.feed, KafkaTopic) for f in self._feeders.values()) else float("inf")
 
     def step(self) -> bool:
         """Passes on what the feeds have now; whether there was anything."""

@@ -169,7 +169,7 @@ class Worker:
             _log.info("taken", task=task)
         is_busy = self._feeds.step()
         if not self.partitions.step() and not is_busy:
-            self.partitions.wait(READ_BLOCK_MS / 1_000, self._feeds.inboxes())
+            self.partitions.wait(min(READ_BLOCK_MS / 1_000, self._feeds.wait_seconds_max()), self._feeds.inboxes())
 
     def _end(self) -> None:
         try:
