@@ -240,8 +240,8 @@ IDEMPOTENCY_DAYS_KEPT = 2
 READ_ENTRIES_MAX = 500
 """Entries of one partition that its worker reads and applies together."""
 
-READ_ROWS_MAX = 5_000
-"""Rows that are applied together: about 0.2 s of work, after which the worker's place is recorded."""
+READ_BYTES_MAX = 16 * 1024 * 1024
+"""Bytes of all partitions read together, from which on fewer entries are read the next time."""
 
 READ_BLOCK_MS = 250
 """How long a worker waits for an entry before it looks after leases and landing."""
@@ -251,6 +251,9 @@ LAND_SECONDS = 1.0
 
 LAND_ROWS_MAX = 50_000
 """Rows that wait to land together, beyond which they land at once; some 50 MB in the worker."""
+
+LAND_BYTES_MAX = 128 * 1024 * 1024
+"""The same in bytes, as Arrow holds them: for rows of a megabyte it comes first."""
 
 LAND_RETRY_SECONDS = 1.0
 """After a landing that failed (no room, no folder) it is tried again; meanwhile the log keeps the rows."""

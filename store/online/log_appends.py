@@ -1,5 +1,6 @@
 """Appends to the event log: whole or not at all, each once, within the bounds of a log."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_bytes
@@ -19,7 +20,6 @@ from store.online.conversations import Conversation, script
 from store.online.stream_log import StreamLog, check_instant
 
 _DAY_US = 86_400_000_000
-_MINUTE_US = 60_000_000
 
 
 class LoggedEntry(NamedTuple):
@@ -59,11 +59,13 @@ class PushName:
     key: bytes
     content: bytes
     is_kept: bool = True
+    minute: int = 0
 
     @classmethod
     def by_chance(cls) -> "PushName":
         """Returns a name that no other push has."""
-        return cls(token_bytes(12), b"", is_kept=False)
+        # By the system's clock: that of a replay may stand still for as many pushes as one likes.
+        return cls(token_bytes(12), b"", is_kept=False, minute=int(time.time()) // 60)
 
 
 class Moved(Exception):
@@ -163,13 +165,15 @@ def _append_command(
     number: int,
 ) -> Command:
     _, digest = script("log_append")
-    unit_us, kept_units = (_DAY_US, IDEMPOTENCY_DAYS_KEPT) if push is None or push.is_kept else (_MINUTE_US, 3)
-    unit = now_us // unit_us
+    if push is None or push.is_kept:
+        unit, kept_seconds = now_us // _DAY_US, IDEMPOTENCY_DAYS_KEPT * _DAY_US // 1_000_000
+    else:
+        unit, kept_seconds = push.minute, 180
     names: list[bytes] = []
     key = b"" if push is None else _call_key(push, number)
     arguments: list[Any] = [
         now_us, LOG_ENTRIES_MAX, LOG_BYTES_MAX, key, b"" if push is None else push.content,
-        kept_units * unit_us // 1_000_000, IDEMPOTENCY_KEYS_MAX,
+        kept_seconds, IDEMPOTENCY_KEYS_MAX,
     ]  # fmt: skip
     for partition, each in call.items():
         names += [

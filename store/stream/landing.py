@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.errors import OutOfSpace, PushedRowsError, SourceError
-from store.limits import LAND_ROWS_MAX, LAND_SECONDS
+from store.limits import LAND_BYTES_MAX, LAND_ROWS_MAX, LAND_SECONDS
 from store.offline.logged_rows import AlreadyLanded, land_logged_rows
 from store.online.dead_letters import DeadLetter
 from store.stream.context import StreamContext
@@ -39,11 +39,13 @@ class LandingQueue:
         self._queued: list[QueuedRows] = []
         self._since = float("inf")
         self.rows = 0
+        self._bytes = 0
 
     def add(self, rows: QueuedRows) -> None:
         """Takes rows that are to land."""
         self._queued.append(rows)
         self.rows += len(rows.ids)
+        self._bytes += rows.table.nbytes
         self._since = min(self._since, time.monotonic())
 
     def due_in_seconds(self) -> float:
@@ -55,7 +57,7 @@ class LandingQueue:
     @property
     def is_full(self) -> bool:
         """Whether so many rows wait that they land at once."""
-        return self.rows >= LAND_ROWS_MAX
+        return self.rows >= LAND_ROWS_MAX or self._bytes >= LAND_BYTES_MAX
 
     def holds(self, partition: int) -> bool:
         """Whether rows of a partition wait."""
@@ -138,6 +140,7 @@ class LandingQueue:
 
     def _count(self) -> None:
         self.rows = sum(len(rows.ids) for rows in self._queued)
+        self._bytes = sum(rows.table.nbytes for rows in self._queued)
         self._since = time.monotonic() if self.rows else float("inf")
 
 

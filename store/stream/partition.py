@@ -13,8 +13,17 @@ from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
+import structlog
 
-from store.errors import DefinitionError, LogEntryError, StoredRowError, TooLarge, WrongType
+from store.errors import (
+    DefinitionError,
+    LogEntryError,
+    OnlineStoreError,
+    RegistryUnavailable,
+    StoredRowError,
+    TooLarge,
+    WrongType,
+)
 from store.kernel.log_entries import EntitySet, Events, Line, decode_entry, row_ids
 from store.kernel.stream_tiles import StreamEvent
 from store.kernel.windows import input_columns
@@ -31,6 +40,8 @@ from store.stream.landing import LandingQueue, QueuedRows
 from store.stream.routes import Route, StreamedView
 from store.stream.rows import event_times, rows_as_json, table_of, window_values
 from store.stream.transforming import transformed_rows
+
+_log = structlog.get_logger("larder.ingest")
 
 _POISON = (WrongType, TooLarge, LogEntryError, StoredRowError, TypeError, ValueError, OverflowError, pa.ArrowException)
 """What one row may cause and another one not; all else is Redis', and is tried again."""
@@ -138,7 +149,14 @@ class PartitionRun:
         events = rows.events
         if events.is_applied:
             applied = [place for place, event in enumerate(rows.ids) if event > self.state.applied]
-            self._apply_rows(route, rows, table, applied)
+            try:
+                self._apply_rows(route, rows, table, applied)
+            except (OnlineStoreError, RegistryUnavailable):
+                raise
+            except Exception as error:  # noqa: BLE001 - the edge of stream messages: they must stop nothing
+                _log.error("rows cannot be applied", push_source=route.push_source, exc_info=error)
+                for place in applied:
+                    self._bury_row(route.push_source, table, place, rows.ids[place], repr(error))
             self.rows_applied += len(applied)
         if events.is_landed and events.line_ids is None:
             # The first ones may have landed before the worker before this one was killed.
@@ -364,7 +382,7 @@ def _events_as_they_are(
     times: tuple[list[int | None], list[int | None]],
 ) -> dict[bytes, list[StreamEvent]]:
     """Returns rows as events of a view by key."""
-    columns = [window_values(view.name, name, table.column(name)) for name in view.inputs]
+    columns = [_input(view, name, table) for name in view.inputs]
     listed = list(zip(keys, rows.ids, rows.line_ids, *times, zip(*columns, strict=True), strict=True))
     events: defaultdict[bytes, list[StreamEvent]] = defaultdict(list)
     is_landed = rows.events.is_landed
@@ -373,6 +391,13 @@ def _events_as_they_are(
         if key is not None and at_us is not None:
             events[key].append(StreamEvent(log_id, line_id, is_landed, at_us, known_us, row))
     return events
+
+
+def _input(view: StreamedView, name: str, table: pa.Table) -> list[Any]:
+    """Returns an input column of a view; rows from before the column was declared have nulls there."""
+    if name not in table.column_names:
+        return [None] * table.num_rows
+    return window_values(view.name, name, table.column(name))
 
 
 def _runs(entries: Sequence[tuple[int, Events]]) -> Iterator[LoggedRows]:

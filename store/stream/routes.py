@@ -45,6 +45,9 @@ class KeyReader:
             WrongType, TooLarge: a value that can be no key.
         """
         types = {column.name: column for column in self.definition.join_keys}
+        if not types.keys() <= set(table.column_names):
+            # Rows from before the view was declared.
+            return [None] * table.num_rows
         columns = [plain_from_arrow(types[name], table.column(name)) for name in self._encoder.names]
         if len(columns) != 1 or set(map(type, columns[0])) == {int}:
             return self._encoder.encode_all(columns, table.num_rows)

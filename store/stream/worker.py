@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from store.errors import LarderError, OutOfSpace, OwnershipLost, SourceError
-from store.limits import LAND_RETRY_SECONDS, READ_BLOCK_MS, READ_ENTRIES_MAX
+from store.limits import LAND_RETRY_SECONDS, READ_BLOCK_MS, READ_BYTES_MAX, READ_ENTRIES_MAX
 from store.online.stream_log import Raw, read_entries, read_states, wait_entries
 from store.online.stream_owners import Owner
 from store.stream.context import StreamContext
@@ -19,6 +19,9 @@ from store.stream.partition import PartitionRun
 
 _IDLE_SECONDS = 0.005
 """Between two looks at a cluster's logs, whose nodes cannot be waited for together."""
+
+_FIRST_COUNT = 16
+"""Entries of each partition that are read before it is known how large they are."""
 
 _RETRY_SECONDS = 0.5
 """Before work is begun anew that Redis, or a source, could not serve."""
@@ -34,6 +37,7 @@ class Partitions:
         self._context = context
         self._landing = LandingQueue(context)
         self._is_broken: dict[int, Owner] = {}
+        self._count = _FIRST_COUNT
         self._retry_at = 0.0
         self._land_at = 0.0
 
@@ -61,7 +65,10 @@ class Partitions:
         read: dict[int, list[Raw]] = {}
         if after:
             self._context.refresh(is_due=False)
-            read = self._context.session.hold(read_entries(self._context.log, after, READ_ENTRIES_MAX))
+            read = self._context.session.hold(read_entries(self._context.log, after, self._count))
+            size = sum(len(content) for entries in read.values() for _, content in entries)
+            # Entries may be as large as a row; after large ones fewer are read.
+            self._count = min(2 * self._count, READ_ENTRIES_MAX) if size < READ_BYTES_MAX else max(1, self._count // 4)
         for partition, entries in read.items():
             if entries and partition in self.runs:
                 self._attempt(partition, partial(_take, entries))
@@ -86,8 +93,11 @@ class Partitions:
         except OwnershipLost as lost:
             _log.info("partition taken over by another worker", partition=partition, detail=str(lost))
             self._drop(partition)
-        except LarderError as error:
-            _log.warning("partition begins anew", partition=partition, error=str(error))
+        except Exception as error:  # noqa: BLE001 - the edge of a stream: told, and done again
+            is_foreseen = isinstance(error, LarderError)
+            _log.warning(
+                "partition begins anew", partition=partition, error=str(error), exc_info=None if is_foreseen else error
+            )
             self._is_broken[partition] = self.runs[partition].owner
             self._drop(partition)
             self._retry_at = time.monotonic() + _RETRY_SECONDS
@@ -143,8 +153,11 @@ class Worker:
             while not self._stopped.is_set():
                 try:
                     self._turn()
-                except LarderError as error:
-                    _log.warning("stream cannot be worked on", error=str(error))
+                except Exception as error:  # noqa: BLE001 - the edge of a process that shall go on
+                    is_foreseen = isinstance(error, LarderError)
+                    _log.warning(
+                        "stream cannot be worked on", error=str(error), exc_info=None if is_foreseen else error
+                    )
                     self._stopped.wait(_RETRY_SECONDS)
         finally:
             self._end()
