@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.kernel.log_entries import Events, decode_entry, encode_events
@@ -32,13 +32,14 @@ COLUMNS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
     "numbers": (pa.list_(pa.float64()), st.lists(st.floats(allow_nan=False))),
     "texts": (pa.list_(pa.string()), st.lists(st.none() | st.text())),
     "decimal": (pa.decimal128(10, 2), st.decimals(-1000, 1000, places=2)),
-    "times": (pa.list_(pa.timestamp("us")), st.lists(st.datetimes(datetime(1900, 1, 1)))),
-    "struct": (pa.struct([("a", pa.int32()), ("b", pa.string())]), st.fixed_dictionaries({"a": st.integers(0, 9), "b": st.text()})),
+    "times": (pa.list_(pa.timestamp("us")), st.lists(st.datetimes(datetime.min.replace(year=1900)))),
+    "struct": (pa.struct([("a", pa.int32())]), st.fixed_dictionaries({"a": st.integers(0, 9)})),
     "map": (pa.map_(pa.string(), pa.int64()), st.lists(st.tuples(st.text(), st.integers(0, 9)), max_size=2)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COLUMNS)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_column_comes_back_as_it_was(name: str, data: st.DataObject) -> None:
     kind, values = COLUMNS[name]
@@ -62,13 +63,12 @@ def test_a_nan_is_no_null_and_a_dictionary_is_what_it_stands_for() -> None:
 def test_a_row_as_json_is_one_that_a_push_takes() -> None:
     table = pa.table(
         {
-            "at": pa.array([datetime(2026, 1, 1)], pa.timestamp("us", "UTC")),
+            "at": pa.array(["2026-01-01"]).cast(pa.timestamp("us", "UTC")),
             "x": [float("inf")],
             "b": [b"\xff"],
             "d": pa.array([Decimal("1.50")]),
             "s": pa.array([{"a": [1]}]),
         }
     )
-    assert rows_as_json(table) == [
-        '{"at":"2026-01-01T00:00:00+00:00","x":"Infinity","b":"/w==","d":"1.50","s":{"a":[1]}}'
-    ]
+    (row,) = rows_as_json(table)
+    assert row == '{"at":"2026-01-01T00:00:00+00:00","x":"Infinity","b":"/w==","d":"1.50","s":{"a":[1]}}'

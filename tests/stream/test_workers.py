@@ -138,7 +138,7 @@ def test_entries_that_are_delivered_twice_count_and_land_once(
     assert sums(server, by_user(), "sum_worth_1d", [1]) == [3.0]
 
 
-@pytest.mark.parametrize("trips", [*range(20, 100, 8), *(pytest.param(n, marks=pytest.mark.long) for n in range(130))])
+@pytest.mark.parametrize("trips", [*range(20, 100, 16), *(pytest.param(n, marks=pytest.mark.long) for n in range(130))])
 def test_a_worker_killed_at_any_round_trip_has_counted_and_landed_each_event_once(
     repo: Path,
     context: StreamContext,
