@@ -27,10 +27,11 @@ def run(repo: Path, partitions: str, metrics: tuple[str, int] | None) -> int:
         InputError: no such partitions.
         ConfigError, OnlineStoreError: the log cannot be worked on.
     """
-    configure_logs()
     context = StreamContext(repo.resolve())
     try:
         worker = Worker(context, parsed_partitions(partitions, context.log.partitions) if partitions else None)
+        # From here on: what is wrong at the start is for a person to read.
+        configure_logs()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
         if metrics is not None:

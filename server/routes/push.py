@@ -30,10 +30,22 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 }
 
 
+_IDEMPOTENCY: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "A push that is repeated with the key of one before, within 24 hours, is not done again; "
+            "another push with that key is refused (422).",
+            "schema": {"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_BYTES_MAX},
+        }
+    ]
+}
+
 _Body = TypeVar("_Body", PushBody, WriteBody)
 
 
-@router.post("/push", openapi_extra=json_body(PushBody), responses=_ACCEPTED)
+@router.post("/push", openapi_extra={**json_body(PushBody), **_IDEMPOTENCY}, responses=_ACCEPTED)
 async def push(request: Request) -> Response:
     """Writes rows to every feature view of a push source, online, offline or both."""
     state, content = state_of(request), await request.body()
