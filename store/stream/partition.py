@@ -6,9 +6,8 @@ the place that was recorded last.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
@@ -39,24 +38,13 @@ from store.stream.forwarding import Forwarder
 from store.stream.landing import LandingQueue, QueuedRows
 from store.stream.routes import Route, StreamedView
 from store.stream.rows import event_times, rows_as_json, table_of, window_values
+from store.stream.runs import LoggedRows, events_as_they_are, runs_of
 from store.stream.transforming import transformed_rows
 
 _log = structlog.get_logger("larder.ingest")
 
 _POISON = (WrongType, TooLarge, LogEntryError, StoredRowError, TypeError, ValueError, OverflowError, pa.ArrowException)
 """What one row may cause and another one not; all else is Redis', and is tried again."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedRows:
-    """Rows of entries that follow each other in the log and differ in nothing but their rows.
-
-    `line_ids` are the ids under which they entered the log first, `ids` those in this partition.
-    """
-
-    events: Events
-    ids: list[int]
-    line_ids: list[int]
 
 
 class PartitionRun:
@@ -136,7 +124,7 @@ class PartitionRun:
             if route is None:
                 self._bury_entries(entries, f"push source {push_source!r} feeds no feature view any more")
                 continue
-            for rows in _runs(entries):
+            for rows in runs_of(entries):
                 self._work_on_rows(route, rows)
 
     def _work_on_rows(self, route: Route, rows: LoggedRows) -> None:
@@ -211,7 +199,7 @@ class PartitionRun:
         times = event_times(table, route.timestamp_field, route.created)
         for view in views:
             if view.transformation is None:
-                events = _events_as_they_are(view, rows, table, places, keys, times)
+                events = events_as_they_are(view, rows, table, places, keys, times)
             else:
                 events = self._events_that_come_out(view.transformation, route, rows, table, places, keys)
             self._apply_view(view, events, lambda event: rows.ids.index(event.log_id), (route, table))
@@ -371,50 +359,3 @@ class PartitionRun:
     def _letter(self, event: int, push_source: str, row: str, reason: str, to: str, view: str = "") -> DeadLetter:
         place = f"log/{self._context.log.name}/{self.partition}/{event}" + (f"/{view}" if view else "")
         return DeadLetter(place, push_source, row, to, reason, self._context.clock.now_us())
-
-
-def _events_as_they_are(
-    view: StreamedView,
-    rows: LoggedRows,
-    table: pa.Table,
-    places: list[int],
-    keys: list[bytes | None],
-    times: tuple[list[int | None], list[int | None]],
-) -> dict[bytes, list[StreamEvent]]:
-    """Returns rows as events of a view by key."""
-    columns = [_input(view, name, table) for name in view.inputs]
-    listed = list(zip(keys, rows.ids, rows.line_ids, *times, zip(*columns, strict=True), strict=True))
-    events: defaultdict[bytes, list[StreamEvent]] = defaultdict(list)
-    is_landed = rows.events.is_landed
-    is_all = len(places) == table.num_rows
-    for key, log_id, line_id, at_us, known_us, row in listed if is_all else [listed[p] for p in places]:
-        if key is not None and at_us is not None:
-            events[key].append(StreamEvent(log_id, line_id, is_landed, at_us, known_us, row))
-    return events
-
-
-def _input(view: StreamedView, name: str, table: pa.Table) -> list[Any]:
-    """Returns an input column of a view; rows from before the column was declared have nulls there."""
-    if name not in table.column_names:
-        return [None] * table.num_rows
-    return window_values(view.name, name, table.column(name))
-
-
-def _runs(entries: Sequence[tuple[int, Events]]) -> Iterator[LoggedRows]:
-    """Yields the rows of one source's entries, those together that have one schema and entity set."""
-
-    def kind(entry: tuple[int, Events]) -> Any:
-        said = entry[1]
-        return said.schema_tag, said.entity_set, said.line_ids is None, said.is_landed, said.is_applied
-
-    for _, group in groupby(entries, key=kind):
-        listed = list(group)
-        columns: list[list[Any]] = [[] for _ in listed[0][1].columns]
-        rows = LoggedRows(listed[0][1]._replace(columns=columns), [], [])
-        for entry_id, events in listed:
-            ids = row_ids(entry_id, events.row_count)
-            rows.ids.extend(ids)
-            rows.line_ids.extend(ids if events.line_ids is None else events.line_ids)
-            for column, values in zip(columns, events.columns, strict=True):
-                column.extend(values)
-        yield rows
