@@ -45,6 +45,7 @@ class PlainView:
     """The audit of one plain view in the files of one plan.
 
     Attributes:
+        name: of the view, as the request calls it.
         prefix: of its features' names in what training sees.
         features: those that were logged, the ones that the view has no more included.
     """
@@ -64,6 +65,7 @@ class PlainView:
             facts: `has_key_ttl` and `erased_us` of `ViewFacts`.
         """
         self.view = view
+        self.name = view.logged.name
         self.prefix = view.prefix
         self.features = features
         self._notes = notes
