@@ -48,6 +48,7 @@ def main(
     keys: Annotated[int, typer.Option(min=200, help="Keys in Redis.")] = 20_000,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each server in each case.")] = 30,
     seconds: Annotated[float, typer.Option(min=0.1, help="Of one turn.")] = 0.5,
+    cases: Annotated[str, typer.Option(help="Which cases, with semicolons between.")] = ";".join(CASES),
 ) -> None:
     """Compare lookups of a logged service with the same lookups of one that is not logged."""
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -61,7 +62,8 @@ def main(
             if name == "plain":
                 repos.materialize(repo)
             running[name] = stack.enter_context(servers.larder(repo))
-        for case, (keys_asked, clients) in CASES.items():
+        for case in cases.split(";"):
+            keys_asked, clients = CASES[case]
             found = {name: Found() for name in running}
             random = np.random.default_rng(keys_asked)
             chosen = [random.choice(keys, keys_asked, replace=False).tolist() for _ in range(REQUESTS)]

@@ -25,6 +25,7 @@ from store.kernel.values import BLOBS, TEXTS, element_type, is_opaque
 from store.online.lookup import Lookup
 from store.online.plan import OnDemandRead, OnlinePlan, sorted_join_keys
 from store.online.stored_rows import PRESENT, ViewRows
+from store.online.windowed_reads import TileMark
 
 STAMP = pa.timestamp("us", "UTC")
 _SIMPLE = {
@@ -36,6 +37,7 @@ _SIMPLE = {
     "BOOL": pa.bool_(),
 }
 _ROW_TYPES = (pa.int64(), pa.int16(), pa.int64(), pa.int16(), pa.bool_(), pa.int32())
+_TILE_TYPES = (pa.int32(), pa.int64(), pa.int64(), pa.int64())
 _ARRAY_CODES = {pa.int16(): "h", pa.int32(): "i", pa.int64(): "q", pa.float32(): "f", pa.float64(): "d"}
 """How Python's own arrays call types of fixed width."""
 _COLUMNS_AT_ONCE = 4
@@ -69,7 +71,9 @@ def log_schema(plan: LoggedPlan) -> pa.Schema:
     """Returns the columns of the files of a plan."""
     features = [kind for feature in plan.features for kind in (stored_type(feature.type_name), STAMP, pa.int8())]
     given = [stored_type(kind) for _, kind in (*plan.entity_columns, *plan.request_columns)]
-    kinds = [pa.string(), STAMP, pa.date32(), *given, *features, *_ROW_TYPES * len(plan.views)]
+    kinds = [pa.string(), STAMP, pa.date32(), *given, *features]
+    for view in plan.views:
+        kinds += _TILE_TYPES if view.is_windowed else _ROW_TYPES
     return pa.schema(list(zip(plan.column_names, kinds, strict=True)))
 
 
@@ -102,6 +106,7 @@ class LogForm:
                 f"{repeated[0]!r}; rename an entity column, feature or view"
             )
         self.schema = log_schema(self.plan)
+        self._has_windows = any(view.is_windowed for view in self.plan.views)
         self._value_types = [stored_type(feature.type_name) for feature in self.plan.features]
 
     def encode(self, vectors: Sequence[tuple[str, Served]]) -> pa.RecordBatch:
@@ -142,8 +147,12 @@ class LogForm:
     def _rows(self, served: Sequence[Served], sizes: Sequence[int]) -> list[pa.Array]:
         by_lookup = [each.lookup.stored_rows() for each in served]
         alike = {each.generations for each in served}
+        marks = [each.lookup.tile_marks() for each in served] if self._has_windows else []
         columns = []
-        for source in range(len(self._online.views)):
+        for source, view in enumerate(self.plan.views):
+            if view.is_windowed:
+                columns += _tile_columns([mark for of_lookup in marks for mark in of_lookup[source]])
+                continue
             told = decode_headers(list(chain.from_iterable([views[source] for views in by_lookup])))
             columns += [_array(values, kind) for values, kind in zip(told, _ROW_TYPES, strict=False)]
             if len(alike) == 1:
@@ -164,6 +173,12 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
             numbers = array(code, values)
             return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(numbers)])
     return pa.array(values, kind)
+
+
+def _tile_columns(marks: Sequence[TileMark | None]) -> list[pa.Array]:
+    none = (None,) * len(_TILE_TYPES)
+    columns = zip(*[mark or none for mark in marks], strict=True)
+    return [pa.array(values, kind) for values, kind in zip(columns, _TILE_TYPES, strict=True)]
 
 
 class _SourceColumns(NamedTuple):

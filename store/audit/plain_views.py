@@ -1,6 +1,6 @@
 """The audit of plain views: rows that agree are told by whole columns, the others are judged one by one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from store.audit.columns import Answer, Truths, equal_values, integers, plain_values, times_of, truths
 from store.audit.log import ROW_FILE
 from store.audit.recompute import AuditedView
-from store.audit.report import Judged
+from store.audit.report import WELL, Judged
 from store.kernel.codec import RowTimes
 from store.kernel.definitions import Column
 from store.kernel.equality import are_equal
@@ -45,6 +45,7 @@ class PlainView:
     """The audit of one plain view in the files of one plan.
 
     Attributes:
+        name: of the view, as the request calls it.
         prefix: of its features' names in what training sees.
         features: those that were logged, the ones that the view has no more included.
     """
@@ -64,6 +65,7 @@ class PlainView:
             facts: `has_key_ttl` and `erased_us` of `ViewFacts`.
         """
         self.view = view
+        self.name = view.logged.name
         self.prefix = view.prefix
         self.features = features
         self._notes = notes
@@ -83,19 +85,25 @@ class PlainView:
 
     def settled(self, answer: Answer) -> Truths:
         """Returns the rows of which all is well: served as the row that training sees has it."""
+        is_settled = np.ones(len(answer), bool)
+        for _, is_well in self._well(answer):
+            is_settled &= is_well
+        return is_settled
+
+    def _well(self, answer: Answer) -> Iterator[tuple[LoggedFeature, Truths]]:
+        """Yields for each feature the rows of which all is well with it."""
         at_us, event_us = integers(answer.logged(REQUEST_TIME)), integers(answer.logged(self._columns.event_us))
         has_row = truths(pc.is_valid(answer.logged(self._columns.event_us)))
         ttl_us = self.view.logged.ttl_us
         is_outside = has_row & (event_us < at_us - ttl_us) if ttl_us else np.zeros(len(answer), bool)
-        is_judged = has_row & ~is_outside
-        is_settled: Truths = ~is_judged | self._is_same_row(answer)
+        is_known: Truths = ~has_row | is_outside | self._is_same_row(answer)
         for feature in self.features:
             logged = answer.logged(feature.column)
             status = integers(answer.logged(f"{feature.column}__status"))
             of_value = np.where(truths(pc.is_null(logged)), _NULL, _PRESENT)
             expected = np.where(has_row, np.where(is_outside, _OUTSIDE, of_value), _NOT_FOUND)
-            is_settled &= (status == expected) & equal_values(feature.declared, logged, self._trained(answer, feature))
-        return is_settled
+            are_equal_values = equal_values(feature.declared, logged, self._trained(answer, feature))
+            yield feature, is_known & (status == expected) & are_equal_values
 
     def _is_same_row(self, answer: Answer) -> Truths:
         columns = self._trained_times(answer)
@@ -130,18 +138,16 @@ class PlainView:
         rows = self._source_rows(answer, served, trained)
         states = self._states(answer)
         verdicts: Verdicts = {}
-        for feature in self.features:
+        for feature, is_well in self._well(answer):
+            verdicts[feature.column] = of_feature = [WELL] * len(answer)
+            if is_well.all():
+                continue
             values = answer.logged(feature.column).to_pylist()
             seen = plain_values(feature.declared, self._trained(answer, feature), len(answer))
             codes = answer.logged(f"{feature.column}__status").to_pylist()
-            verdicts[feature.column] = [
-                self._verdict(
-                    feature.name, row, (value, STATUS_NAMES.get(code, "INVALID"), today), times, rows, n, state
-                )
-                for n, (row, value, code, today, times, state) in enumerate(
-                    zip(served, values, codes, seen, trained, states, strict=True)
-                )
-            ]
+            for n in np.flatnonzero(~is_well).tolist():
+                value = values[n], STATUS_NAMES.get(codes[n], "INVALID"), seen[n]
+                of_feature[n] = self._verdict(feature.name, served[n], value, trained[n], rows, n, states[n])
         return verdicts
 
     def _verdict(

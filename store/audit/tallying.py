@@ -2,17 +2,36 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from store.audit.columns import Answer, Truths, plain_values, together
 from store.audit.on_demand import OnDemand
-from store.audit.plain_views import PlainView, Verdicts
+from store.audit.plain_views import Verdicts
 from store.audit.report import WELL, AuditReport, Difference, Judged, ServiceReport
 from store.kernel.served_log import REQUEST_ID, REQUEST_TIME, STATUS_NAMES, LoggedFeature, LoggedPlan
 from store.limits import AUDIT_PENDING_ROWS
+
+
+class ViewAudit(Protocol):
+    """The audit of one view that was read; `PlainView` is that of plain views.
+
+    One of windowed views has in the answer what it logs (`TileColumns`) and what training sees at the same times.
+    """
+
+    name: str
+    """Of the view, as the request calls it."""
+    prefix: str
+    """Of its features' names in what training sees."""
+    features: list[LoggedFeature]
+
+    def settled(self, answer: Answer) -> Truths:
+        """Returns the rows of which all is well: reproduced, and as training sees them."""
+
+    def judged(self, answer: Answer) -> Verdicts:
+        """Returns what is found of each feature of some rows, by feature column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +39,7 @@ class PlanAudit:
     """What is audited in the files of one plan."""
 
     plan: LoggedPlan
-    views: tuple[PlainView, ...]
+    views: tuple[ViewAudit, ...]
     on_demand: tuple[OnDemand, ...]
 
     @property
@@ -55,7 +74,7 @@ class Tallying:
         self._service.audited += len(answer)
         unsettled: dict[str, Truths] = {}
         for view in self._audit.views:
-            unsettled[view.view.logged.name] = ~view.settled(answer)
+            unsettled[view.name] = ~view.settled(answer)
         for computed in self._audit.on_demand:
             reproduced, agreeing = computed.reproduced(answer), computed.agreeing(answer)
             is_unsettled = np.zeros(len(answer), bool)
@@ -85,7 +104,7 @@ class Tallying:
         rows = _Rows(answer)
         verdicts: Verdicts = {}
         for view in self._audit.views:
-            is_asked = unsettled[view.view.logged.name]
+            is_asked = unsettled[view.name]
             found = _spread(view.judged(answer.taken(is_asked)), is_asked) if is_asked.any() else {}
             verdicts |= found
             self._count(view.features, found, answer, rows, view.prefix)

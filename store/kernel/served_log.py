@@ -6,8 +6,10 @@
     join keys and request data, by the names that the request uses
     per feature       `<view>__<feature>`, `<view>__<feature>__timestamp` (the row's event time) and
                       `<view>__<feature>__status` (1 PRESENT, 2 NULL_VALUE, 3 NOT_FOUND, 4 OUTSIDE_MAX_AGE)
-    per view          `<view>__row__event_us`, `__event_ns`, `__created_us`, `__created_ns`, `__is_pushed`,
+    per plain view    `<view>__row__event_us`, `__event_ns`, `__created_us`, `__created_ns`, `__is_pushed`,
                       `__generation`: the row that was read; null where there was none
+    per windowed view `<view>__tiles__generation`, `__applied_through`, `__batch_end_us`, `__line_id`: the tiles that
+                      were merged
 
 Up to the last line that is Feast's own form of logged features. A value is stored exactly: as the plain value of its
 type (`store.kernel.values`), so that a timestamp is whole seconds since the Unix epoch, and a map, a struct or a nested
@@ -46,6 +48,20 @@ class RowColumns(NamedTuple):
     def of(cls, view: str) -> "RowColumns":
         """Returns the names for a view, as the request calls it."""
         return cls(*(f"{view}__row__{name}" for name in cls._fields))
+
+
+class TileColumns(NamedTuple):
+    """The names of the columns that tell which tiles of a windowed view were merged."""
+
+    generation: str
+    applied_through: str
+    batch_end_us: str
+    line_id: str
+
+    @classmethod
+    def of(cls, view: str) -> "TileColumns":
+        """Returns the names for a view, as the request calls it."""
+        return cls(*(f"{view}__tiles__{name}" for name in cls._fields))
 
 
 class LoggedView(msgspec.Struct, frozen=True):
@@ -116,7 +132,7 @@ class LoggedPlan(msgspec.Struct, frozen=True):
         for feature in self.features:
             names += [feature.column, f"{feature.column}__timestamp", f"{feature.column}__status"]
         for view in self.views:
-            names += RowColumns.of(view.name)
+            names += TileColumns.of(view.name) if view.is_windowed else RowColumns.of(view.name)
         return names
 
 

@@ -36,6 +36,9 @@ from store.kernel.tiles import (
 APPLIED: Final = b""
 """The field that says what was applied."""
 
+_STAMP_HEAD: Final = 0x92
+"""How what was applied begins: an array of two in MessagePack; the entries of tiles are longer."""
+
 _SETTLE_HOPS: Final = 16
 """Tiles are settled after so many of the shortest hops: a read then merges at most as many tiles more."""
 
@@ -184,6 +187,11 @@ def changed(
         is_settled=is_whole,
         newest_us=max(event.event_us for event in fresh),
     )
+
+
+def applied_through(values: Sequence[bytes]) -> int:
+    """Returns the highest log id applied to a key's tiles, given the values of its hash in any order; 0 for none."""
+    return next((_stamped(value)[0] for value in values if value[0] == _STAMP_HEAD), 0)
 
 
 def _stamped(applied: bytes) -> list[Any]:

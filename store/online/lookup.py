@@ -23,7 +23,7 @@ from store.limits import LOOKUP_BATCH_KEYS, LOOKUP_KEYS_MAX, LOOKUP_STORED_BYTES
 from store.online.conversations import Conversation, Knowledge, load_layouts, read_rows
 from store.online.plan import KeyGroup, OnDemandRead, OnlinePlan, ViewRead
 from store.online.stored_rows import NULL_VALUE, PRESENT, EventTimes, ViewRows, joined_rows, missing_rows, read_view
-from store.online.windowed_reads import KeysWanted, ViewTiles, read_stored, read_windowed
+from store.online.windowed_reads import KeysWanted, TileMark, ViewTiles, marks_of, read_stored, read_windowed
 
 _tag_of = itemgetter(SCHEMA_TAG)
 
@@ -105,6 +105,17 @@ class Lookup:
                 found[source] = rows if places is None else [None if place is None else rows[place] for place in places]
         none: Sequence[bytes | None] = [None] * self.row_count
         return [found.get(source, none) for source in range(len(self.plan.views))]
+
+    def tile_marks(self) -> dict[int, Sequence[TileMark | None]]:
+        """Returns which tiles were read of each windowed view, by its place, one mark per entity row."""
+        found: dict[int, Sequence[TileMark | None]] = {}
+        for group, (_, places) in zip(self.plan.groups, self._keys, strict=True):
+            for source in group.windowed_sources:
+                marks = list(chain.from_iterable(map(marks_of, self._tiles.get(source, ()))))
+                found[source] = (
+                    marks if places is None else [None if place is None else marks[place] for place in places]
+                )
+        return found
 
     def answer(self, knowledge: Knowledge, now_us: int) -> list[ViewRows]:
         """Returns what each view of the plan says, one entry per entity row: those read, then those computed.

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from store.errors import OnlineStoreError, StoredRowError
 from store.kernel import keys
+from store.kernel.stream_tiles import applied_through
 from store.kernel.tiles import TilePlan, WindowValue, counted_entries, window_values
 from store.kernel.windows import WindowFeature
 from store.online.commands import Command, RowReads
@@ -47,6 +48,26 @@ class ViewTiles(NamedTuple):
     def byte_count(self) -> int:
         """Returns how many bytes they are."""
         return sum(len(key.batch or b"") + sum(map(len, key.stream)) for key in self.keys)
+
+
+class TileMark(NamedTuple):
+    """What the stored tiles of a key hold of a windowed view: enough to know again which events they are made of.
+
+    `applied_through` is the highest log id applied, 0 for none; the seam is None where there was no materialization.
+    """
+
+    generation: int
+    applied_through: int
+    batch_end_us: int | None
+    line_id: int | None
+
+
+def marks_of(tiles: ViewTiles) -> list[TileMark]:
+    """Returns the marks of the tiles of each entity key."""
+    seam = tiles.state.seam
+    end_us, line_id = (None, None) if seam is None else (seam.batch_end_us, seam.line_id)
+    generation = tiles.state.generation
+    return [TileMark(generation, applied_through(key.stream), end_us, line_id) for key in tiles.keys]
 
 
 class Stored(NamedTuple):

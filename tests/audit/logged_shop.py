@@ -81,13 +81,18 @@ class LoggedShop:
 
     def serve(self, *batches: Sequence[int | None], amount: float = 3.0) -> list[dict[str, Any]]:
         """Looks users up as a server does, one request a batch, and returns the answers once all is logged."""
+        return self._served([{"user_id": list(users), "amount": [amount] * len(users)} for users in batches])
 
+    def serve_users(self, *batches: Sequence[int | None]) -> list[dict[str, Any]]:
+        """Does the same where the service asks for no amount."""
+        return self._served([{"user_id": list(users)} for users in batches])
+
+    def _served(self, requests: Sequence[dict[str, list[Any]]]) -> list[dict[str, Any]]:
         async def serve() -> list[dict[str, Any]]:
             service = StoreService.open(self.repo)
             await service.start()
             answers = []
-            for users in batches:
-                entities = {"user_id": list(users), "amount": [amount] * len(users)}
+            for entities in requests:
                 answer = await service.lookup(LookupRequest(entities=entities, feature_service="checkout"))
                 answers.append(json.loads(answer.content))
             await service.close()
