@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from store import engine
+from store import filling
 from store.errors import MaterializationBusy
 from store.feature_store import FeatureStore
 from store.kernel.keys import row_field
@@ -75,7 +75,7 @@ def test_a_rebuild_killed_at_any_step_serves_old_or_new_and_is_finished_by_the_n
             raise Killed
         return result
 
-    owner = BulkWriter if step == "write" else engine
+    owner = BulkWriter if step == "write" else filling
     original = getattr(owner, step)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, step, killing)
@@ -98,7 +98,7 @@ def test_what_two_killed_rebuilds_left_is_not_taken_for_rows_of_the_third(store:
         write_users(repo, [(user, NOW, orders_then) for user in range(1, 9)])
         store.apply(objects(user_view(schema=[field for field in user_view().schema if field.name != dropped])))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(engine, "carry_pushed", lambda *_, **__: (_ for _ in ()).throw(Killed))
+            patch.setattr(filling, "carry_pushed", lambda *_, **__: (_ for _ in ()).throw(Killed))
             with pytest.raises(Killed):
                 store.materialize(NOW - DAY, NOW)
     write_users(repo, [(1, NOW - timedelta(hours=2), 1)])
@@ -109,7 +109,7 @@ def test_what_two_killed_rebuilds_left_is_not_taken_for_rows_of_the_third(store:
 
 def test_a_run_whose_lease_lapsed_does_not_undo_a_later_run(store: FeatureStore, server: RedisServer) -> None:
     store.materialize(NOW - DAY, NOW)
-    original = engine._Filling.end
+    original = filling.Filling.end
 
     def paused(filling: Any, run: Any, known_us: int) -> None:
         patch.undo()
@@ -120,7 +120,7 @@ def test_a_run_whose_lease_lapsed_does_not_undo_a_later_run(store: FeatureStore,
         original(filling, run, known_us)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine._Filling, "end", paused)
+        patch.setattr(filling.Filling, "end", paused)
         with pytest.raises(MaterializationBusy, match="'users' was changed by another run"):
             store.materialize(NOW - DAY, NOW)
     assert orders(same_repo(store), [1, 2, 3]) == [10, 20, 30]

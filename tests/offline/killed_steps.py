@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from feast import FileSource, RepoConfig
 
 from store.kernel.definitions import Column
 from store.offline.compaction import compact
@@ -26,8 +27,6 @@ from store.offline.erasure import KeyPart, erase_landed
 from store.offline.landed_files import ScratchFile, publish_next
 from store.offline.row_transformations import RowTransformation
 from store.offline.transformed_files import open_rows
-from tests.offline.feature_stores import config_for
-from tests.offline.reading import source_at
 
 WATCHED = ("compaction.py", "erasure.py", "landed_files.py", "files.py", "transformed_files.py")
 FILE_EVENTS = ("open", "os.", "fcntl.")
@@ -60,9 +59,19 @@ def doubling() -> RowTransformation:
     )
 
 
+def settings_of(repo: Path) -> RepoConfig:
+    """Returns settings of a repo, of which only the folder matters here."""
+    online = {"type": "sqlite", "path": str(repo / "online.db")}
+    return RepoConfig(
+        project="tests", provider="local", registry=str(repo / "registry.db"), online_store=online, repo_path=repo,
+        entity_key_serialization_version=3,
+    )  # fmt: skip
+
+
 def transform(repo: Path) -> None:
     """Opens a source, all of whose files that have not gone through the transformation then do."""
-    open_rows(config_for(repo), source_at("data/stats"), doubling())
+    source = FileSource(name="stats", path="data/stats", timestamp_field="event_timestamp")
+    open_rows(settings_of(repo), source, doubling())
 
 
 WORKS = {"land": land, "compact": compact, "erase": erase, "transform": transform}
@@ -106,7 +115,7 @@ def main(how: str, template: Path, target: Path, names: list[str]) -> None:
     for work in (WORKS[name] for name in names):
         if work is transform:
             # pandas and Feast import parts of themselves when they are used: a second, in each fork anew.
-            config_for(template)
+            settings_of(template)
             doubling().rows(pa.table({"n": [1, 3], "event_timestamp": pa.array([1, 2], pa.timestamp("us", "UTC"))}))
         step = 0
         while True:

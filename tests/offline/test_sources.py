@@ -140,8 +140,8 @@ def test_a_file_that_has_changed_is_read_anew_and_one_that_has_not_is_not(repo: 
     path = put(repo, "data/stats/a.parquet", 1)
     # Long ago enough for the time to say that the file has not changed since it was read.
     cache = footers._footer
-    settled = footers._SETTLED_NS
-    footers._SETTLED_NS = 0
+    settled = footers.SETTLED_NS
+    footers.SETTLED_NS = 0
     try:
         cache.cache_clear()
         first = read_footers([str(path)] * 2)
@@ -151,7 +151,7 @@ def test_a_file_that_has_changed_is_read_anew_and_one_that_has_not_is_not(repo: 
         [second] = read_footers([str(path)])
         assert second.ranges["event_timestamp"].low_us == 5
     finally:
-        footers._SETTLED_NS = settled
+        footers.SETTLED_NS = settled
 
 
 def test_a_file_written_a_moment_ago_is_read_each_time(repo: Path) -> None:
