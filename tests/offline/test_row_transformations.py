@@ -15,7 +15,7 @@ from feast import BatchFeatureView, Entity, Field, FileSource, PushSource, Strea
 from feast.aggregation import Aggregation
 from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, Json, Map, String, UnixTimestamp
 from feast.value_type import ValueType
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.errors import DefinitionError, TransformationError
@@ -205,10 +205,19 @@ def expected_of(table: pa.Table) -> list[dict[str, Any]]:
     return [{name: row[name][0] for name in wanted} for row in found if row["user_id"]]
 
 
-@pytest.mark.parametrize(("function", "mode"), [(banded, "pandas"), (banded_in_lists, "python")])
-def test_rows_in_any_parts_give_the_same(function: Any, mode: str) -> None:
+@pytest.mark.parametrize(
+    ("function", "mode", "examples"),
+    [
+        (banded, "pandas", 25),
+        (banded_in_lists, "python", 100),
+        pytest.param(banded, "pandas", 1_000, marks=pytest.mark.long),
+        pytest.param(banded_in_lists, "python", 2_000, marks=pytest.mark.long),
+    ],
+)
+def test_rows_in_any_parts_give_the_same(function: Any, mode: str, examples: int) -> None:
     found = transformation(function, mode, BANDED)
 
+    @settings(max_examples=examples)
     @given(ROWS, st.lists(st.integers(0, 12), max_size=4))
     def check(drawn: list[Any], cuts: list[int]) -> None:
         table = of_three(drawn)
