@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from feast.aggregation import Aggregation
 from feast.data_source import PushMode
 
 from store.errors import OnlineStoreTimeout
@@ -16,6 +19,7 @@ from tests.redis_servers import RedisServer, private_cluster
 from tests.stores import PROJECT, config
 from tests.stream.conftest import StartWorker
 from tests.stream.shop import (
+    COLUMNS,
     DAY,
     HOUR,
     NOW,
@@ -24,10 +28,10 @@ from tests.stream.shop import (
     by_page,
     by_user,
     clicks,
+    in_tiles,
     landed,
     landed_event_ids,
     make_store,
-    sums,
 )
 
 
@@ -61,24 +65,24 @@ def test_a_partition_that_its_owner_does_not_work_on_is_told(shop: FeatureStore,
         wait_for_line(context, line, 0.3)
 
 
-def test_events_from_before_a_view_was_declared_stop_nothing_and_are_null_in_it(
+def test_events_from_before_a_column_was_there_are_nulls_in_it_and_stop_nothing(
     repo: Path, server: RedisServer, shop: FeatureStore, context: StreamContext, start_worker: StartWorker
 ) -> None:
     shop.push("clicks", clicks([1.0]), to=PushMode.ONLINE_AND_OFFLINE)
-    # The log has rows of that day; the sum over a shorter window is another definition.
-    from feast.aggregation import Aggregation
-
-    changed = by_user(
+    pq.write_table(COLUMNS.append(pa.field("price", pa.float64())).empty_table(), repo / "data" / "clicks.parquet")
+    by_price = by_user(
         aggregations=[
-            Aggregation(column="worth", function="count", time_window=HOUR, name="count_worth_1h"),
+            Aggregation(column="price", function="count", time_window=HOUR, name="count_worth_1h"),
             Aggregation(column="worth", function="sum", time_window=2 * DAY, name="sum_worth_1d"),
-            Aggregation(column="worth", function="last_3", time_window=DAY, name="last3"),
+            Aggregation(column="price", function="last_3", time_window=DAY, name="last3"),
         ]
     )
-    shop.apply([USER, PAGE, changed, by_page()])
+    shop.apply([USER, PAGE, by_price, by_page()])
+    shop.push("clicks", clicks([2.0]).assign(price=9.0), to=PushMode.ONLINE_AND_OFFLINE)
     start_worker()
     landed_line(context, "by_user")
-    assert sums(server, changed, "sum_worth_1d", [1]) == [1.0]
+    assert in_tiles(server, by_price, [1]) == {"count_worth_1h": 1, "sum_worth_1d": 3.0, "last3": [9.0]}
+    assert sorted(landed(repo)) == [1.0, 2.0]
 
 
 def test_the_log_works_on_a_cluster(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
