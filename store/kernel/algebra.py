@@ -196,9 +196,10 @@ def _merged_sums(slots: Sequence[Any]) -> Any:
         return packed_int(sum(slots))
     if kinds == {list} and set(map(len, slots)) == {2}:
         totals, powers = zip(*slots, strict=True)
-        if set(map(type, totals)) == {int}:
-            power = min(powers)
-            return _lowest(sum([total << (own - power) for total, own in slots]), power)
+        if set(map(type, totals)) != {int}:
+            totals = tuple([_int(total) for total in totals])
+        power = min(powers)
+        return _lowest(sum([total << (own - power) for total, own in zip(totals, powers, strict=True)]), power)
     floats = [slot for slot in slots if isinstance(slot, list)]
     if not floats:
         return packed_int(sum([_int(slot) for slot in slots]))
@@ -339,29 +340,28 @@ def merge(layout: StateLayout, states: Sequence[State]) -> State:
     return merged
 
 
-def merged_value(column: ColumnLayout, slots_of: Sequence[Sequence[Any]], feature: WindowFeature) -> Any:
-    """Returns a feature of all events of some states: `finalize` of `merge`, without what the feature does not need.
+def merged_prefixes(column: ColumnLayout, part: Part, slots: Sequence[Any], bounds: Sequence[int]) -> list[Any]:
+    """Returns the merged slots of a part of the first so many states, for each of some ascending numbers of states.
 
-    Args:
-        column: the feature's.
-        slots_of: by place in a state the slots of all states, one after the other.
-
-    Raises:
-        SumOverflow: a sum of integers beyond int64.
+    Every state has a value in the column; of no states there is nothing to merge, and the answer is None.
     """
-    counts = slots_of[column.slots[Part.COUNT]]
-    count = sum(counts)
-    if not count:
-        return 0 if feature.function.name == "count" else None
-    state: dict[int, Any] = {column.slots[Part.COUNT]: count}
-    is_whole = 0 not in counts
-    for part in _PARTS_OF[feature.function.name]:
-        place = column.slots[part]
-        slots = slots_of[place]
-        if not is_whole:
-            slots = [slot for slot, counted in zip(slots, counts, strict=True) if counted]
-        state[place] = slots[0] if len(slots) == 1 else _MERGE[part](slots, column.kept_values)
-    return finalized(column, state, feature)
+    merge_slots, kept = _MERGE[part], column.kept_values
+    merged: list[Any] = []
+    so_far: Any = None
+    low = 0
+    for bound in bounds:
+        more = slots[low:bound]
+        if more:
+            together = more if low == 0 else (so_far, *more)
+            so_far = together[0] if len(together) == 1 else merge_slots(together, kept)
+        low = bound
+        merged.append(so_far)
+    return merged
+
+
+def parts_of(feature: WindowFeature) -> tuple[Part, ...]:
+    """Returns the parts of its column that a feature needs besides the count."""
+    return _PARTS_OF[feature.function.name]
 
 
 def finalize(layout: StateLayout, state: State | None, feature: WindowFeature) -> Any:

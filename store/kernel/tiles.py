@@ -23,7 +23,17 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from store.errors import StoredRowError
-from store.kernel.algebra import ColumnLayout, State, StateLayout, SumOverflow, merge, merged_value
+from store.kernel.algebra import (
+    ColumnLayout,
+    Part,
+    State,
+    StateLayout,
+    SumOverflow,
+    finalized,
+    merge,
+    merged_prefixes,
+    parts_of,
+)
 from store.kernel.windows import WindowFeature, floor_to, hops_of, reach_us
 
 VERSION: Final = 1
@@ -204,25 +214,71 @@ def window_values(
     Args:
         counted: the entries that count at that time, as `counted_entries` gives them.
     """
+    # Every window ends now, so a longer one has the entries of a shorter one and some more.
     newest_first = sorted(counted, key=_start_of, reverse=True)
-    starts = [-entry[START] for entry in newest_first]
-    slots_of: Sequence[Sequence[Any]] = [*zip(*newest_first, strict=True)][STATE:] or [()] * plan.layout.width
-    of_window: dict[int, tuple[list[Sequence[Any]], int | None]] = {}
+    start_of = [feature.start_us(now_us) for feature in wanted]
+    starts_us = sorted(set(start_of), reverse=True)
+    window_of = {start_us: window for window, start_us in enumerate(starts_us)}
+    every = _Prefixes.of(newest_first, starts_us)
+    newest_us = every.newest_us()
+    of_column: dict[str, _Prefixes] = {}
     values = []
-    for feature in wanted:
-        start_us = feature.start_us(now_us)
-        if start_us not in of_window:
-            # Every window ends now, so a longer one has the entries of a shorter one and some more.
-            count = bisect_right(starts, -start_us)
-            inside = [slots[:count] for slots in slots_of]
-            of_window[start_us] = inside, max(inside[0], default=None)
-        inside, newest_us = of_window[start_us]
+    for feature, start_us in zip(wanted, start_of, strict=True):
+        column = plan.column_of[feature.column]
+        window = window_of[start_us]
+        if column.name not in of_column:
+            of_column[column.name] = every.with_values(column)
         try:
-            value = merged_value(plan.column_of[feature.column], inside, feature)
-            values.append(WindowValue(value, newest_us))
+            value = of_column[column.name].value(column, feature, window)
+            values.append(WindowValue(value, newest_us[window]))
         except SumOverflow:
-            values.append(WindowValue(None, newest_us, is_overflow=True))
+            values.append(WindowValue(None, newest_us[window], is_overflow=True))
     return values
+
+
+@dataclass(slots=True)
+class _Prefixes:
+    """Entries from the newest to the oldest, and how many of them each of some windows has, the shortest first."""
+
+    entries: Sequence[Entry]
+    slots: Sequence[Sequence[Any]]
+    starts_us: Sequence[int]
+    bounds: Sequence[int]
+    merged: dict[int, list[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry], starts_us: Sequence[int]) -> "_Prefixes":
+        times = [-entry[START] for entry in entries]
+        bounds = [bisect_right(times, -start_us) for start_us in starts_us]
+        return cls(entries, [*zip(*entries, strict=True)], starts_us, bounds)
+
+    def newest_us(self) -> list[int | None]:
+        """Returns the newest event time of each window, None where it has no event."""
+        times = self.slots[STATE] if self.slots else ()
+        return [max(times[:bound], default=None) for bound in self.bounds]
+
+    def with_values(self, column: ColumnLayout) -> "_Prefixes":
+        """Returns the entries that have a value in a column."""
+        place = STATE + column.slots[Part.COUNT]
+        if not self.slots or 0 not in self.slots[place]:
+            return _Prefixes(self.entries, self.slots, self.starts_us, self.bounds)
+        return _Prefixes.of([entry for entry in self.entries if entry[place]], self.starts_us)
+
+    def value(self, column: ColumnLayout, feature: WindowFeature, window: int) -> Any:
+        """Returns a feature of one of the windows.
+
+        Raises:
+            SumOverflow: a sum of integers beyond int64.
+        """
+        if not self.bounds[window]:
+            return 0 if feature.function.name == "count" else None
+        state = {}
+        for part in (Part.COUNT, *parts_of(feature)):
+            place = column.slots[part]
+            if place not in self.merged:
+                self.merged[place] = merged_prefixes(column, part, self.slots[STATE + place], self.bounds)
+            state[place] = self.merged[place][window]
+        return finalized(column, state, feature)
 
 
 def counted_entries(

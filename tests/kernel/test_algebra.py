@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.kernel.algebra import State, StateLayout, SumOverflow, finalize, merge, merged_value, prepare
+from store.kernel.algebra import State, StateLayout, SumOverflow, finalize, merge, prepare
+from store.kernel.tiles import TilePlan, window_values
 from store.kernel.windows import Function, WindowFeature
 from tests.oracles.windows import BeyondInt64, Event, Feature, is_right, value
 
@@ -22,6 +23,8 @@ _PERCENTILES = ("approx_percentile_0", "approx_percentile_33.3", "approx_percent
 NUMBERS = ("count", *_SUMS, "min", "max", "first", "last", "last_2", "count_distinct", *_PERCENTILES)
 OTHERS = ("count", "min", "max", "first", "last", "last_3", "count_distinct")
 HARD = [1e16, 1.0, -1e16, 0.1, 0.0, -0.0, 5e-324, 1.7e308, -1.7e308, 1e9, 1e9 + 1, math.inf, -math.inf, math.nan]
+NOW_US = 10**15
+
 KINDS: dict[str, tuple[tuple[str, ...], st.SearchStrategy[Any], str]] = {
     "float": (NUMBERS, st.one_of(st.floats(), st.sampled_from(HARD)), "DOUBLE"),
     "whole": (NUMBERS, st.one_of(st.integers(-3, 3), st.integers(-(2**63), 2**63 - 1)), "INT64"),
@@ -132,11 +135,11 @@ def test_one_feature_of_states_is_that_of_all_of_them_merged(kind: str) -> None:
     def judged(case: Case) -> None:
         layout = StateLayout.of(case.features)
         whole = merge(layout, prepared(layout, case))
-        for each, expected in zip(case.features, said(layout, whole, case), strict=True):
-            if expected != "beyond":
-                [column] = layout.columns
-                slots = list(zip(*prepared(layout, case), strict=True))
-                assert expected in (merged_value(column, slots, each), "nan")
+        entries = [[NOW_US, 0, 0, *state] for state in prepared(layout, case)]
+        found = window_values(TilePlan.of(case.features), case.features, entries, NOW_US)
+        for each, expected in zip(found, said(layout, whole, case), strict=True):
+            assert each.is_overflow == (expected == "beyond")
+            assert expected in (each.value, "nan", "beyond")
 
     judged()
 
