@@ -25,9 +25,11 @@ setup: ## make .venv, or bring it up to date
 demo: setup ## the whole job on real flights: train, materialize, serve, compare
 	@$(bin)/larder demo
 
-serve: setup ## a server on 127.0.0.1:6566 with the demo's data, on the demo's clock
+serve: setup ## a server on 127.0.0.1:6566 with the demo's data, on the demo's clock, and the stream's worker
 	@$(bin)/larder demo --prepare-only
-	@LARDER_CLOCK=2013-12-05T19:06:00+00:00 $(bin)/larder serve --repo feature_repo
+	@export LARDER_CLOCK=replay; $(bin)/larder ingest --repo feature_repo & worker=$$!; \
+		trap 'kill $$worker 2>/dev/null; wait $$worker' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM HUP; \
+		LARDER_CLOCK=replay $(bin)/larder serve --repo feature_repo
 
 test: setup ## the tests, long ones left out
 	$(bin)/python -m pytest -m "not long" $(at_once)

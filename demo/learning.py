@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore
 
 SERVICES = ("delay_model_v1", "delay_model_v2")
-"""The last one is the one that the demo serves."""
+"""Without windows, and with them; the last one is the one that the demo serves."""
 LEARNING_STEPS = 4
 _CODE = ("training.py", "learning.py")
 

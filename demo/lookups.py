@@ -4,14 +4,16 @@ import http.client
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+
+from demo.processes import Refused
 
 REQUEST_TIME_HEADER = "larder-request-time"
 LOOKUP_SECONDS = 30.0
@@ -35,6 +37,11 @@ class Answer:
     statuses: Mapping[str, list[str]]
     known_from: Mapping[str, list[datetime | None]]
     latency_ms: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many keys it is of."""
+        return len(next(iter(self.features.values())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +71,17 @@ class LookupClient:
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LOOKUP_SECONDS)
 
-    def close(self) -> None:
-        """Closes the connection."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     def look_up(self, rows: pd.DataFrame, feature_service: str) -> Answer:
         """Looks the features of entity rows up.
 
         Raises:
-            RuntimeError: the server refused; the message carries its reason.
+            Refused: the server refused; the message carries its reason.
         """
         body = json.dumps({"feature_service": feature_service, "entities": entities_of(rows)})
         started = time.perf_counter()
@@ -81,9 +90,7 @@ class LookupClient:
         text = response.read()
         latency_ms = (time.perf_counter() - started) * 1_000
         if response.status != http.HTTPStatus.OK:
-            raise RuntimeError(
-                f"/get-online-features answered {response.status}: {text[:500].decode(errors='replace')}"
-            )
+            raise Refused(f"/get-online-features answered {response.status}: {text[:500].decode(errors='replace')}")
         answer = json.loads(text)
         names, results = answer["metadata"]["feature_names"], answer["results"]
         columns = {name: result for name, result in zip(names, results, strict=True) if name not in _KEYS}
@@ -105,21 +112,40 @@ def entities_of(rows: pd.DataFrame) -> dict[str, list[Any]]:
     return {str(name): [None if pd.isna(value) else value for value in columns[name].tolist()] for name in columns}
 
 
-def as_training_columns(answer: Answer, rows: pd.DataFrame, like: pa.Schema) -> pd.DataFrame:
+def as_training_columns(answers: Sequence[Answer], rows: pd.DataFrame, like: pa.Schema) -> pd.DataFrame:
     """Returns the rows with the looked-up features as the training set has them, for the model to score.
 
     Shapes: the rows' columns, `event_timestamp` being the instant of the lookup, and one column per feature with
         the type that it has in `like`, the schema of the training set.
+
+    Args:
+        answers: that hold the rows, one after the other, at least one.
     """
     columns: dict[str, Any] = {}
-    for name, values in answer.features.items():
+    for name in answers[0].features:
+        values = [value for answer in answers for value in answer.features[name]]
         declared = like.field(name).type
         if pa.types.is_timestamp(declared):
             columns[name] = pd.to_datetime(pd.Series(values, dtype="Int64"), unit="s", utc=True)
         else:
             columns[name] = pa.array(values, type=declared).to_pandas()
-    scored = rows.reset_index(drop=True).assign(event_timestamp=pd.Timestamp(answer.request_time))
+    times = [pd.Timestamp(answer.request_time) for answer in answers for _ in range(answer.count)]
+    scored = rows.reset_index(drop=True).assign(event_timestamp=times)
     return pd.concat([scored, pd.DataFrame(columns)], axis=1)
+
+
+def together(answers: Sequence[Answer]) -> Answer:
+    """Returns answers to the same request for different keys as one, at the last one's time."""
+
+    def joined(lists: Callable[[Answer], Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
+        return {name: [item for answer in answers for item in lists(answer)[name]] for name in answers[0].features}
+
+    return Answer(
+        answers[-1].request_time,
+        joined(lambda answer: answer.features),
+        joined(lambda answer: answer.statuses),
+        joined(lambda answer: answer.known_from),
+    )
 
 
 def prove(answer: Answer, keys: pd.DataFrame, training: pa.Table, on_demand: Sequence[str]) -> Proof:
@@ -148,11 +174,10 @@ def prove(answer: Answer, keys: pd.DataFrame, training: pa.Table, on_demand: Seq
     return Proof(distinct, sum(statuses.values()), dict(statuses), differences)
 
 
-def rows_ahead(answer: Answer, on_demand: Sequence[str], clock_start: datetime) -> list[int]:
-    """Returns which keys of an answer carry a row that holds from later than the clock's start.
+def rows_ahead(answer: Answer, on_demand: Sequence[str]) -> list[int]:
+    """Returns which keys of an answer carry a row from later than the lookup.
 
-    The sources have none between the clock's start and the lookup: such a row was pushed by hand in an earlier
-    session, and the clock has been set back since.
+    The replay brings none: such a row was pushed by hand, from within the minute that producers' clocks may be ahead.
     """
     return sorted(
         {
@@ -160,7 +185,7 @@ def rows_ahead(answer: Answer, on_demand: Sequence[str], clock_start: datetime) 
             for name, instants in answer.known_from.items()
             if name not in on_demand
             for row, instant in enumerate(instants)
-            if instant is not None and instant > clock_start
+            if instant is not None and instant > answer.request_time
         }
     )
 

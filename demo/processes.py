@@ -17,7 +17,7 @@ from types import FrameType
 STOP_SECONDS = 10.0
 """How long a child may take to end after SIGTERM before it is killed; the server drains its requests in it."""
 READY_SECONDS = 120.0
-"""How long the server may take until it is ready: importing Feast is 5 s of it, and training runs beside it."""
+"""How long the server may take until it is ready, once that is waited for: importing Feast is 5 s of it."""
 LOG_LINES_SHOWN = 25
 _POLL_SECONDS = 0.1
 _SERVING = re.compile(r"larder: serving .* on http://127\.0\.0\.1:(\d+)\b")
@@ -35,6 +35,10 @@ class Interrupted(BaseException):
 
 class ChildFailed(RuntimeError):
     """A child process ended with an error; the message carries the end of what it printed."""
+
+
+class Refused(RuntimeError):
+    """The server refused a request of the demo; the message carries its reason."""
 
 
 @contextlib.contextmanager
@@ -167,7 +171,6 @@ class StartingServer:
 
     process: "subprocess.Popen[bytes]"
     log: Path
-    deadline: float
 
     def ready_port(self) -> int:
         """Returns the port once the server is ready.
@@ -175,7 +178,8 @@ class StartingServer:
         Raises:
             ChildFailed: it ended, or was not ready in time.
         """
-        while self.process.poll() is None and time.monotonic() < self.deadline:
+        deadline = time.monotonic() + READY_SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
             found = _SERVING.search(self.log.read_text(errors="replace"))
             if found and _answers_ready(int(found[1])):
                 return int(found[1])
@@ -186,7 +190,7 @@ class StartingServer:
 def start_server(children: Children, repo: Path, log: Path) -> StartingServer:
     """Starts `larder serve` on a free port of its own choice."""
     command = larder_command("serve", "--repo", str(repo), "--host", "127.0.0.1", "--port", "0")
-    return StartingServer(children.start(command, log, repo), log, time.monotonic() + READY_SECONDS)
+    return StartingServer(children.start(command, log, repo), log)
 
 
 def _answers_ready(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""Runs of the demo beside each other and after each other: locks, the clock that they share, and what still stands."""
+"""Runs of the demo beside each other and after each other: locks, and what still stands."""
 
 import contextlib
 import fcntl
@@ -6,19 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from store.clock import Clock, clock_for, restart_clock
 from store.files import write_atomically
-
-CLOCK_START = datetime(2013, 12, 5, 19, 6, tzinfo=UTC)
-"""14:06 in New York on a Thursday of fog and delays. Rows are published at five past the full hour at the latest, and
-the next hold from 20:00 on, so for almost an hour from here nothing new becomes known."""
-
-CLOCK_RUNS_FOR = timedelta(minutes=50)
-"""How long a clock may have run for another copy to join it."""
 
 
 class RunFolder:
@@ -46,24 +37,12 @@ class RunFolder:
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def on_the_clock(self) -> Iterator[Clock]:
-        """Joins the clock that runs beside this one share; starts it anew if there are none. Call while building.
-
-        Raises:
-            TimeoutError: other copies have kept the clock running for so long that new rows have become due.
-        """
-        descriptor = os.open(self.path / "clock.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def using(self) -> Iterator["InUse"]:
+        """Counts as a run that uses what stands, until the block ends. Call while building."""
+        descriptor = os.open(self.path / "users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            is_alone = _try_exclusive(descriptor)
-            clock = restart_clock(self._repo, CLOCK_START) if is_alone else clock_for(self._repo)
-            # Turning the lock from exclusive to shared lets go of it for a moment; the build lock covers that.
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            if clock.now() > CLOCK_START + CLOCK_RUNS_FOR:
-                raise TimeoutError(
-                    f"the demo's clock shows {clock.now():%H:%M} because another copy of the demo has been running "
-                    f"since {CLOCK_START:%H:%M}; let that copy end (or stop it), then start again"
-                )
-            yield clock
+            yield InUse(descriptor)
         finally:
             os.close(descriptor)
 
@@ -86,6 +65,25 @@ class RunFolder:
         except (FileNotFoundError, ValueError):
             return {}
         return steps if isinstance(steps, dict) else {}
+
+
+class InUse:
+    """One run among those that use what stands."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def wait_until_alone(self, on_wait: Callable[[], None]) -> None:
+        """Waits until no other run uses what stands, so that it can be made anew. Call while building.
+
+        Args:
+            on_wait: called if others use it, before waiting for them.
+        """
+        # A lock that is turned from shared to exclusive is let go for a moment; whoever would come in between builds.
+        if not _try_exclusive(self._descriptor):
+            on_wait()
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
 
 def digest_of(files: Mapping[str, bytes], *others: Any) -> str:

@@ -1,99 +1,164 @@
-"""What the demo does with the server: score flights that are about to leave, and hold lookups against training."""
+"""What the demo tells of its lookups: how the day's flights were scored, and that training sees the same values."""
 
-import statistics
-from datetime import datetime, timedelta
+import json
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from demo.day import ServedDay
+from demo.events import REPLAY_END
 from demo.instants import LATE_MINUTES, NEW_YORK
 from demo.learning import SERVICES, Learned, on_demand_features
-from demo.lookups import SHOWN_MAX, Answer, LookupClient, Proof, as_training_columns, prove, rows_ahead
+from demo.lookups import (
+    SHOWN_MAX,
+    Answer,
+    LookupClient,
+    Proof,
+    as_training_columns,
+    prove,
+    rows_ahead,
+    together,
+)
 from demo.printer import Printer
-from demo.runs import CLOCK_START
-from demo.training import entity_rows
+from demo.training import entity_rows, marks
+from store.files import write_atomically
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-KEYS_FOR = timedelta(hours=36)
-"""Keys of the proof: those of all flights scheduled within this after the clock's start, some 1,300."""
+SERVED = SERVICES[-1]
+KEYS_AROUND = timedelta(hours=18)
+"""Keys of the proof: those of all flights scheduled so long before and after the day's end, some 1,300."""
 KEYS_MIN = 1_000
-SCORED_FROM, SCORED_UNTIL = timedelta(hours=1), timedelta(hours=2)
-"""Flights that are scored: those for which the prediction falls due in the hour from now."""
 SCORED_SHOWN = 8
-SINGLE_LOOKUPS = 200
-_SERVICE = SERVICES[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class DayRecord:
+    """What is told of a replayed day, kept beside the data.
+
+    Attributes:
+        shown: lines of the flights at highest and lowest risk.
+        late: of the half of the flights that arrived with the higher risk and of the other: how many, how many late.
+    """
+
+    events: int
+    readings: int
+    lookups: int
+    flights: int
+    features: int
+    latency_ms_p50: float
+    auc: float
+    shown: list[list[str]]
+    late: list[list[int]]
+
+    @classmethod
+    def kept(cls, path: Path) -> "DayRecord | None":
+        """Returns the record that a file holds, None where it holds none."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def keep(self, path: Path) -> None:
+        """Writes the record into a file."""
+        write_atomically(path, json.dumps(asdict(self), indent=1).encode())
+
+
+def scored(served: ServedDay, due: pd.DataFrame, learned: Learned) -> DayRecord:
+    """Returns what the model made of the answers that a day's flights got.
+
+    Args:
+        due: the flights, in the order of the answers.
+    """
+    rows = as_training_columns(served.answers, served.rows, learned.schema)
+    due = due.reset_index(drop=True).assign(probability=learned.model.probabilities(rows))
+    ranked = due.sort_values("probability", ascending=False)
+    shown = pd.concat([ranked.head(SCORED_SHOWN // 2), ranked.tail(SCORED_SHOWN // 2)])
+    arrived = ranked[ranked["arrival_delay_minutes"].notna()]
+    is_late = (arrived["arrival_delay_minutes"] > LATE_MINUTES).to_numpy()
+    half = len(arrived) // 2
+    pushed = dict(served.pushed)
+    events = pushed.pop("departures_push") + pushed.pop("arrivals_push")
+    return DayRecord(
+        events=events,
+        readings=sum(pushed.values()),
+        lookups=len(served.answers),
+        flights=len(due),
+        features=len(served.answers[0].features),
+        latency_ms_p50=served.latency_ms_p50,
+        auc=marks(pd.Series(is_late), arrived["probability"].to_numpy()).auc,
+        shown=[_risk(row) for _, row in shown.iterrows()],
+        late=[[half, int(is_late[:half].sum())], [len(arrived) - half, int(is_late[half:].sum())]],
+    )
+
+
+def tell_day(printer: Printer, record: DayRecord, *, was_kept: bool) -> None:
+    """Tells of a replayed day."""
+    printer.note(
+        f"{'Kept: ' if was_kept else ''}{record.events:,} departures, cancellations and arrivals and {record.readings} "
+        f"readings of weather and boards, each pushed when it became known. Meanwhile {record.flights} flights were "
+        f"looked up an hour before departure, {record.features} features each, in {record.lookups} requests: "
+        f"{record.latency_ms_p50:.1f} ms (median). Highest and lowest risk:"
+    )
+    printer.table(["flight", "from-to", "leaves", "risk", "what happened"], record.shown, left=3)
+    (upper, upper_late), (lower, lower_late) = record.late
+    printer.note(
+        f"Of the {upper} at higher risk that arrived, {upper_late} were late; of the other {lower}, {lower_late}. "
+        f"AUC of the day: {record.auc:.3f}."
+    )
 
 
 class ServedFlights:
-    """The flights around the clock's start, asked about over HTTP."""
+    """The flights around the day's end, asked about over HTTP."""
 
     def __init__(self, printer: Printer, client: LookupClient, flights: pd.DataFrame) -> None:
         self._printer = printer
         self._client = client
         self._flights = flights
 
-    def score(self, learned: Learned) -> None:
-        """Looks up the flights that leave in the hour after next, scores them, and tells what became of them."""
-        due = self._scheduled(CLOCK_START + SCORED_FROM, CLOCK_START + SCORED_UNTIL)
-        rows = entity_rows(due)
-        with self._printer.step("Look features up over HTTP and score flights with them") as report:
-            report("lookups")
-            answer = self._client.look_up(rows, _SERVICE)
-            latency_ms_p50 = statistics.median(self._latencies_ms(rows))
-            scored = as_training_columns(answer, rows, learned.schema)
-            due = due.assign(probability=learned.model.probabilities(scored))
-        self._printer.note(
-            f"{len(due)} flights leave in the hour after next. One flight, {len(answer.features)} features, one "
-            f"request: {latency_ms_p50:.1f} ms (median of {SINGLE_LOOKUPS}). Highest and lowest risk:"
-        )
-        ranked = due.sort_values("probability", ascending=False)
-        shown = pd.concat([ranked.head(SCORED_SHOWN // 2), ranked.tail(SCORED_SHOWN // 2)])
-        headings = ["flight", "from-to", "leaves", "risk", "what happened"]
-        self._printer.table(headings, [_risk(row) for _, row in shown.iterrows()], left=3)
-        arrived = ranked[ranked["arrival_delay_minutes"].notna()]
-        late = (arrived["arrival_delay_minutes"] > LATE_MINUTES).to_numpy()
-        half = len(arrived) // 2
-        self._printer.note(
-            f"Of the {half} at higher risk that arrived, {int(late[:half].sum())} were late; "
-            f"of the other {len(arrived) - half}, {int(late[half:].sum())}."
-        )
+    def prove(self, store: "FeatureStore", served: ServedDay | None) -> bool:
+        """Returns whether looked-up features are the training set's, each at the time of its lookup.
 
-    def prove(self, store: "FeatureStore") -> bool:
-        """Returns whether the looked-up features of over a thousand keys are the training set's at the same time."""
-        rows = entity_rows(self._scheduled(CLOCK_START, CLOCK_START + KEYS_FOR)).reset_index(drop=True)
-        service = store.get_feature_service(_SERVICE)
+        That is those of over a thousand keys now, and all that were served in the day, if it was replayed just now.
+        """
+        departure = self._flights["scheduled_departure_at"]
+        around = departure.between(REPLAY_END - KEYS_AROUND, REPLAY_END + KEYS_AROUND, inclusive="left")
+        rows = entity_rows(self._flights[around]).reset_index(drop=True)
+        service = store.get_feature_service(SERVED)
         on_demand = on_demand_features(store, service)
-        with self._printer.step("Hold the lookups against a training set for the same keys and time") as report:
+        with self._printer.step("Hold lookups against a training set for the same keys and times") as report:
             report("looking up")
-            answer = self._client.look_up(rows, _SERVICE)
-            ahead = rows_ahead(answer, on_demand, CLOCK_START)
+            answer = self._client.look_up(rows, SERVED)
+            ahead = rows_ahead(answer, on_demand)
             if ahead:
                 rows = rows.drop(index=ahead).reset_index(drop=True)
-                answer = self._client.look_up(rows, _SERVICE)
+                answer = self._client.look_up(rows, SERVED)
+            rows = rows.assign(event_timestamp=pd.Timestamp(answer.request_time))
+            answers = [*(served.answers if served else ()), answer]
+            if served:
+                rows = pd.concat([served.rows, rows], ignore_index=True)
             report("point-in-time joins")
-            training = store.get_historical_features(
-                entity_df=rows.assign(event_timestamp=pd.Timestamp(answer.request_time)),
-                features=service,
-                filter_by_created_timestamp=True,
-            ).to_arrow()
+            training = store.get_historical_features(rows, service, filter_by_created_timestamp=True).to_arrow()
             report("comparing")
-            proof = prove(answer, rows, training, on_demand)
+            proof = prove(together(answers), rows, training, on_demand)
         if ahead:
-            self._printer.note(
-                f"{len(ahead)} keys are left out: rows from after {CLOCK_START:%H:%M} were pushed for them by hand."
-            )
-        self._tell(proof, answer)
+            self._printer.note(f"{len(ahead)} keys are left out: rows from after the lookup were pushed by hand.")
+        self._tell(proof, answer, served)
         return not proof.differences and proof.keys >= KEYS_MIN
 
-    def _tell(self, proof: Proof, answer: Answer) -> None:
+    def _tell(self, proof: Proof, answer: Answer, served: ServedDay | None) -> None:
         self._printer.table(
             ["status online", "values"], [[name, f"{n:,}"] for name, n in sorted(proof.statuses.items())]
         )
+        of_the_day = f"the {len(served.rows):,} vectors of the day, and " if served else ""
         self._printer.note(
-            f"{proof.keys:,} keys x {len(answer.features)} features, {proof.compared:,} values at "
-            f"{answer.request_time:%H:%M:%S} UTC: {len(proof.differences):,} differences."
+            f"{proof.keys:,} keys x {len(answer.features)} features: {of_the_day}{answer.count:,} "
+            f"at {answer.request_time:%-d %B, %H:%M:%S} UTC. {proof.compared:,} values: {len(proof.differences):,} "
+            "differences."
         )
         for each in proof.differences[:SHOWN_MAX]:
             self._printer.note(
@@ -101,14 +166,6 @@ class ServedFlights:
             )
         if proof.keys < KEYS_MIN:
             self._printer.note(f"That is fewer than {KEYS_MIN:,} keys, too few to prove anything.")
-
-    def _latencies_ms(self, rows: pd.DataFrame) -> list[float]:
-        positions = [position % len(rows) for position in range(SINGLE_LOOKUPS)]
-        return [self._client.look_up(rows.iloc[[position]], _SERVICE).latency_ms for position in positions]
-
-    def _scheduled(self, start: datetime, end: datetime) -> pd.DataFrame:
-        departure = self._flights["scheduled_departure_at"]
-        return self._flights[(departure >= start) & (departure < end)]
 
 
 def _risk(row: pd.Series) -> list[str]:

@@ -1,26 +1,24 @@
 """What the models ask for."""
 
 from feast import FeatureService
+from feast.feature_logging import LoggingConfig
+from feast.infra.offline_stores.file_source import FileLoggingDestination
 from views import (
-    carrier_daily,
-    origin_daily,
+    carrier_departures,
+    carrier_facts,
+    origin_departures,
     origin_hourly,
     origin_weather,
     plan_against_record,
-    plane_daily,
+    plane_arrivals,
     plane_facts,
-    route_daily,
+    route_arrivals,
 )
 
 delay_model_v1 = FeatureService(
     name="delay_model_v1",
-    features=[
-        origin_weather[["temperature_f", "wind_speed_mph", "precipitation_inches", "visibility_miles"]],
-        plane_facts[["manufacturer", "build_year", "seats"]],
-        carrier_daily,
-        origin_daily,
-    ],
-    description="First delay model: weather, plane, and how the day before went",
+    features=[origin_weather, plane_facts, carrier_facts, origin_hourly],
+    description="First delay model, without windows: weather, plane, airline and the departure board",
     owner="models@flights.example",
     tags={"model": "delay", "stage": "retired"},
 )
@@ -30,14 +28,16 @@ delay_model_v2 = FeatureService(
     features=[
         origin_weather,
         plane_facts,
-        plane_daily,
-        route_daily,
-        carrier_daily,
-        origin_daily,
+        carrier_facts,
         origin_hourly,
+        origin_departures,
+        carrier_departures,
+        plane_arrivals,
+        route_arrivals,
         plan_against_record,
     ],
-    description="Second delay model: all of the first, routes, the departure board and the flight plan",
+    description="Second delay model: all of the first, what has just happened in windows, and the flight plan",
     owner="models@flights.example",
     tags={"model": "delay", "stage": "production"},
+    logging_config=LoggingConfig(destination=FileLoggingDestination(path="data/served"), sample_rate=1.0),
 )

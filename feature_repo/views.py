@@ -4,20 +4,22 @@ from datetime import timedelta
 from typing import Any
 
 from entities import carrier, dest, origin, plane
-from feast import FeatureView
+from feast import FeatureView, StreamFeatureView
+from feast.aggregation import Aggregation
 from feast.field import Field
 from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Array, Bool, Float32, Float64, Int32, Int64, String, UnixTimestamp
+from feast.types import Array, Bool, Float64, Int32, Int64, String
 from sources import (
-    carrier_statistics,
+    arrivals_push,
+    board_push,
+    carrier_register,
+    departures_push,
     flight_plan,
-    origin_board,
-    origin_statistics,
     plane_register,
-    plane_statistics,
-    route_statistics,
     weather_push,
 )
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 origin_weather = FeatureView(
     name="origin_weather",
@@ -61,77 +63,18 @@ plane_facts = FeatureView(
     tags={"domain": "fleet", "cadence": "static"},
 )
 
-plane_daily = FeatureView(
-    name="plane_daily",
-    entities=[plane],
-    ttl=timedelta(days=3),
-    schema=[
-        Field(name="tailnum", dtype=String),
-        Field(name="plane_arrivals", dtype=Int32, description="Arrivals in the day that closed"),
-        Field(name="plane_mean_arrival_delay_minutes", dtype=Float64, description="Mean delay of those arrivals"),
-        Field(name="plane_late_share_28d", dtype=Float32, description="Share of late arrivals in 28 days"),
-        Field(name="plane_last_arrival_at", dtype=UnixTimestamp, description="When it last arrived"),
-        Field(name="plane_last_arrival_was_late", dtype=Bool, description="Whether that was over 15 minutes late"),
-    ],
-    source=plane_statistics,
-    description="How the plane fared lately on flights out of New York",
-    owner="fleet@flights.example",
-    tags={"domain": "fleet", "cadence": "daily"},
-)
-
-route_daily = FeatureView(
-    name="route_daily",
-    entities=[origin, dest],
-    ttl=timedelta(days=7),
-    schema=[
-        Field(name="origin", dtype=String),
-        Field(name="dest", dtype=String),
-        Field(name="route_arrivals", dtype=Int32, description="Arrivals in the day that closed"),
-        Field(name="route_cancellations", dtype=Int32, description="Cancellations in the day that closed"),
-        Field(name="route_mean_arrival_delay_minutes", dtype=Float64, description="Mean delay; null if none arrived"),
-        Field(name="route_late_share_28d", dtype=Float32, description="Share of late arrivals in 28 days"),
-        Field(name="route_mean_elapsed_minutes_28d", dtype=Float64, description="Mean minutes gate to gate, 28 days"),
-        Field(name="route_last_arrival_delays", dtype=Array(Int64), description="Last ten delays, newest first"),
-    ],
-    source=route_statistics,
-    description="How flights on the route fared lately",
-    owner="routes@flights.example",
-    tags={"domain": "routes", "cadence": "daily"},
-)
-
-carrier_daily = FeatureView(
-    name="carrier_daily",
+carrier_facts = FeatureView(
+    name="carrier_facts",
     entities=[carrier],
-    ttl=timedelta(days=2),
+    ttl=timedelta(0),
     schema=[
         Field(name="carrier", dtype=String),
         Field(name="airline", dtype=String, description="Name of the airline"),
-        Field(name="carrier_departures", dtype=Int64, description="Departures in the day that closed"),
-        Field(name="carrier_mean_departure_delay_minutes", dtype=Float64, description="Mean delay of those departures"),
-        Field(name="carrier_late_share_7d", dtype=Float32, description="Share of late arrivals in 7 days"),
-        Field(name="carrier_cancelled_share", dtype=Float32, description="Share cancelled in the day that closed"),
     ],
-    source=carrier_statistics,
-    description="How the airline fared lately out of New York",
+    source=carrier_register,
+    description="Who the airline is; never too old",
     owner="airlines@flights.example",
-    tags={"domain": "airlines", "cadence": "daily"},
-)
-
-origin_daily = FeatureView(
-    name="origin_daily",
-    entities=[origin],
-    ttl=timedelta(days=2),
-    schema=[
-        Field(name="origin", dtype=String),
-        Field(name="origin_departures", dtype=Int32, description="Departures in the day that closed"),
-        Field(name="origin_mean_departure_delay_minutes", dtype=Float64, description="Mean delay of those departures"),
-        Field(name="origin_cancelled_share", dtype=Float32, description="Share cancelled in the day that closed"),
-        Field(name="origin_was_disrupted", dtype=Bool, description="Whether that share is above 10 %"),
-    ],
-    source=origin_statistics,
-    description="How the origin fared on the day before",
-    owner="airports@flights.example",
-    tags={"domain": "airports", "cadence": "daily"},
+    tags={"domain": "airlines", "cadence": "static"},
 )
 
 origin_hourly = FeatureView(
@@ -140,29 +83,137 @@ origin_hourly = FeatureView(
     ttl=timedelta(hours=3),
     schema=[
         Field(name="origin", dtype=String),
-        Field(name="departures_last_hour", dtype=Int32, description="Departures in the hour that closed"),
-        Field(name="mean_departure_delay_last_hour_minutes", dtype=Float64, description="Their mean; null if none"),
         Field(name="overdue_departures", dtype=Int32, description="Flights of the last three hours that are not gone"),
     ],
-    source=origin_board,
+    source=board_push,
     description="What the departure board of the origin shows",
     owner="airports@flights.example",
     tags={"domain": "airports", "cadence": "hourly"},
 )
 
+origin_departures = StreamFeatureView(
+    name="origin_departures",
+    entities=[origin],
+    schema=[
+        Field(name="origin", dtype=String),
+        Field(name="origin_departures_1h", dtype=Int64, description="Departures in an hour"),
+        Field(name="origin_departures_3h", dtype=Int64, description="Departures in three hours"),
+        Field(name="origin_departures_1d", dtype=Int64, description="Departures in a day"),
+        Field(name="origin_departure_delay_1h", dtype=Float64, description="Their mean delay in an hour, minutes"),
+        Field(name="origin_departure_delay_3h", dtype=Float64, description="Their mean delay in three hours, minutes"),
+        Field(name="origin_departure_delay_1d", dtype=Float64, description="Their mean delay in a day, minutes"),
+        Field(name="origin_departure_delay_p90_3h", dtype=Float64, description="90 % of them had at most this delay"),
+        Field(name="origin_cancelled_share_1d", dtype=Float64, description="Share cancelled of a day's flights"),
+    ],
+    source=departures_push,
+    timestamp_field="happened_at",
+    aggregations=[
+        *(
+            Aggregation("departure_delay_minutes", "count", length, name=f"origin_departures_{name}")
+            for name, length in (("1h", HOUR), ("3h", 3 * HOUR), ("1d", DAY))
+        ),
+        *(
+            Aggregation("departure_delay_minutes", "mean", length, name=f"origin_departure_delay_{name}")
+            for name, length in (("1h", HOUR), ("3h", 3 * HOUR), ("1d", DAY))
+        ),
+        Aggregation("departure_delay_minutes", "approx_percentile_90", 3 * HOUR, name="origin_departure_delay_p90_3h"),
+        Aggregation("is_cancelled", "mean", DAY, name="origin_cancelled_share_1d"),
+    ],
+    description="How departures from the origin go",
+    owner="airports@flights.example",
+    tags={"domain": "airports", "cadence": "live"},
+)
+
+carrier_departures = StreamFeatureView(
+    name="carrier_departures",
+    entities=[carrier],
+    schema=[
+        Field(name="carrier", dtype=String),
+        Field(name="carrier_departure_delay_3h", dtype=Float64, description="Mean delay in three hours, minutes"),
+        Field(name="carrier_departure_delay_1d", dtype=Float64, description="Mean delay in a day, minutes"),
+        Field(name="carrier_cancelled_share_1d", dtype=Float64, description="Share cancelled of a day's flights"),
+        Field(name="carrier_destinations_7d", dtype=Int64, description="Different destinations in seven days"),
+    ],
+    source=departures_push,
+    timestamp_field="happened_at",
+    aggregations=[
+        Aggregation("departure_delay_minutes", "mean", 3 * HOUR, name="carrier_departure_delay_3h"),
+        Aggregation("departure_delay_minutes", "mean", DAY, name="carrier_departure_delay_1d"),
+        Aggregation("is_cancelled", "mean", DAY, name="carrier_cancelled_share_1d"),
+        Aggregation("dest", "count_distinct", 7 * DAY, name="carrier_destinations_7d"),
+    ],
+    description="How the airline's departures from New York go",
+    owner="airlines@flights.example",
+    tags={"domain": "airlines", "cadence": "live"},
+)
+
+plane_arrivals = StreamFeatureView(
+    name="plane_arrivals",
+    entities=[plane],
+    schema=[
+        Field(name="tailnum", dtype=String),
+        Field(name="plane_last_delays", dtype=Array(Int64), description="Delays of its last five, newest first"),
+        Field(name="plane_arrivals_7d", dtype=Int64, description="Arrivals in seven days"),
+        Field(name="plane_arrival_delay_7d", dtype=Float64, description="Their mean delay, minutes"),
+        Field(name="plane_late_share_30d", dtype=Float64, description="Share of late arrivals in 30 days"),
+    ],
+    source=arrivals_push,
+    timestamp_field="happened_at",
+    aggregations=[
+        Aggregation("arrival_delay_minutes", "last_5", 30 * DAY, name="plane_last_delays"),
+        Aggregation("arrival_delay_minutes", "count", 7 * DAY, name="plane_arrivals_7d"),
+        Aggregation("arrival_delay_minutes", "mean", 7 * DAY, name="plane_arrival_delay_7d"),
+        Aggregation("is_late", "mean", 30 * DAY, name="plane_late_share_30d"),
+    ],
+    description="How the plane fared lately on flights out of New York",
+    owner="fleet@flights.example",
+    tags={"domain": "fleet", "cadence": "live"},
+)
+
+route_arrivals = StreamFeatureView(
+    name="route_arrivals",
+    entities=[origin, dest],
+    schema=[
+        Field(name="origin", dtype=String),
+        Field(name="dest", dtype=String),
+        Field(name="route_arrivals_30d", dtype=Int64, description="Arrivals in 30 days"),
+        Field(name="route_arrival_delay_30d", dtype=Float64, description="Their mean delay, minutes"),
+        Field(name="route_late_share_30d", dtype=Float64, description="Share of late arrivals in 30 days"),
+        Field(name="route_elapsed_minutes_30d", dtype=Float64, description="Mean minutes gate to gate in 30 days"),
+        Field(name="route_arrival_delay_1d", dtype=Float64, description="Mean delay in a day, minutes"),
+        Field(name="route_last_delays", dtype=Array(Int64), description="Last ten delays, newest first"),
+    ],
+    source=arrivals_push,
+    timestamp_field="happened_at",
+    aggregations=[
+        Aggregation("arrival_delay_minutes", "count", 30 * DAY, name="route_arrivals_30d"),
+        Aggregation("arrival_delay_minutes", "mean", 30 * DAY, name="route_arrival_delay_30d"),
+        Aggregation("is_late", "mean", 30 * DAY, name="route_late_share_30d"),
+        Aggregation("elapsed_minutes", "mean", 30 * DAY, name="route_elapsed_minutes_30d"),
+        Aggregation("arrival_delay_minutes", "mean", DAY, name="route_arrival_delay_1d"),
+        Aggregation("arrival_delay_minutes", "last_10", 30 * DAY, name="route_last_delays"),
+    ],
+    description="How flights on the route fared lately",
+    owner="routes@flights.example",
+    tags={"domain": "routes", "cadence": "live"},
+)
+
 
 @on_demand_feature_view(
-    sources=[flight_plan, route_daily, origin_hourly],
+    sources=[flight_plan, route_arrivals, plane_arrivals, origin_hourly],
     # Feast refuses a description on these fields: it compares them with inferred ones, which have none.
     schema=[
         Field(name="block_slack_minutes", dtype=Float64),
         Field(name="worst_recent_delay_minutes", dtype=Int64),
+        Field(name="plane_last_delay_minutes", dtype=Int64),
+        Field(name="plane_last_delays_mean", dtype=Float64),
         Field(name="is_congested_evening", dtype=Bool),
     ],
     mode="python",
     description=(
-        "The flight plan against the record: scheduled less usual minutes gate to gate, the worst of the route's "
-        "last ten delays, and whether it leaves between 16:00 and 22:00 with five or more flights overdue"
+        "The flight plan against the record: scheduled less usual minutes gate to gate, the worst of the route's last "
+        "ten delays, the last of the plane's and the mean of its last five, and whether it leaves between 16:00 and "
+        "22:00 with five or more flights overdue"
     ),
     owner="routes@flights.example",
     tags={"domain": "routes", "cadence": "request"},
@@ -175,19 +226,23 @@ def plan_against_record(inputs: dict[str, Any]) -> dict[str, Any]:
     def known(value: float | None) -> bool:
         return value is not None and not math.isnan(value)
 
+    def listed(values: Any) -> list[int]:
+        return [] if values is None else [int(value) for value in values]
+
     minutes_of_day = inputs["scheduled_minute_of_day"]
     block_minutes = inputs["scheduled_block_minutes"]
-    usual_minutes = inputs["route_mean_elapsed_minutes_28d"]
-    delays = inputs["route_last_arrival_delays"]
+    usual_minutes = inputs["route_elapsed_minutes_30d"]
+    route_delays = [listed(row) for row in inputs["route_last_delays"]]
+    plane_delays = [listed(row) for row in inputs["plane_last_delays"]]
     overdue = inputs["overdue_departures"]
     return {
         "block_slack_minutes": [
             float(block) - float(usual) if known(block) and known(usual) else None
             for block, usual in zip(block_minutes, usual_minutes, strict=True)
         ],
-        "worst_recent_delay_minutes": [
-            max(int(delay) for delay in row) if row is not None and len(row) > 0 else None for row in delays
-        ],
+        "worst_recent_delay_minutes": [max(row) if row else None for row in route_delays],
+        "plane_last_delay_minutes": [row[0] if row else None for row in plane_delays],
+        "plane_last_delays_mean": [sum(row) / len(row) if row else None for row in plane_delays],
         "is_congested_evening": [
             bool(960 <= minute < 1320 and waiting >= 5) if known(minute) and known(waiting) else None
             for minute, waiting in zip(minutes_of_day, overdue, strict=True)

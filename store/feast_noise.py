@@ -1,8 +1,12 @@
-"""Keeps one of Feast's warnings out of its users' terminals, where it is wrong."""
+"""Keeps two of Feast's warnings out of its users' terminals, where they are wrong."""
 
 import logging
+import warnings
 
 _SERVED_WHILE_MATERIALIZING = "`serve_features_while_materializing` is enabled but `registry_type` is 'file'"
+
+
+_EXPERIMENTAL = "Stream feature views are experimental features in alpha development"
 
 
 class _NotThis(logging.Filter):
@@ -12,11 +16,13 @@ class _NotThis(logging.Filter):
 
 
 def quieten() -> None:
-    """Drops Feast's warning that `serve_features_while_materializing` has no effect on a file registry.
+    """Drops Feast's warnings that `serve_features_while_materializing` has no effect, and that windows may not work.
 
-    It has: without it Feast refuses to read a view from the second materialization on, and for ever after a
-    killed one. Called when Feast loads a plug-in, which is before it reads the registry's settings.
+    Of the first: without it Feast refuses to read a view from the second materialization on, and for ever after a
+    killed one. Of the second: it is said of Feast's stores each time that a stream view is read. Called when Feast
+    loads a plug-in, which is before it reads the registry's settings and the registry.
     """
+    warnings.filterwarnings("ignore", message=_EXPERIMENTAL, category=RuntimeWarning)
     logger = logging.getLogger("feast.repo_config")
     if not any(isinstance(known, _NotThis) for known in logger.filters):
         logger.addFilter(_NotThis())

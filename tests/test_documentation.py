@@ -3,6 +3,7 @@
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -13,9 +14,11 @@ from server.app import create_app
 from server.metrics import Metrics
 from server.settings import ServerSettings
 from store.engine import DuckDBComputeEngineConfig
+from store.kernel.windows import FUNCTIONS, Function
 from store.offline import DuckDBOfflineStoreConfig
 from store.online import RedisOnlineStoreConfig
 from store.service import StoreService
+from store.windows_from_feast import windows_of
 from tests.stores import yaml_of
 
 
@@ -86,6 +89,25 @@ def test_files_that_are_named_exist(project_root: Path, document: str) -> None:
     named = set(re.findall(r"`((?:store|server|cli|demo|tests|feature_repo)/[\w./]*)`", text))
     assert named
     assert [name for name in named if not (project_root / name).exists()] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "docs/windows.md"])
+def test_links_lead_somewhere(project_root: Path, document: str) -> None:
+    text = (project_root / document).read_text()
+    named = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^":]+)"', text)
+    assert [name for name in named if not (project_root / document).parent.joinpath(name).exists()] == []
+
+
+def test_example_of_windows_can_be_declared_and_all_functions_are_told(project_root: Path) -> None:
+    text = (project_root / "docs" / "windows.md").read_text()
+    declared: dict[str, Any] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], declared)
+    found = windows_of(declared["route_arrivals"])
+    assert [(each.name, each.function.name) for each in found] == [("last_delays", "last"), ("mean_delay_30d", "mean")]
+    table = text[text.index("| function |") : text.index("All depend on")]
+    told = {function for name in re.findall(r"`([a-z_0-9]+)`", table) if (function := Function.parse(name))}
+    names = {name.removesuffix("_N").removesuffix("_P") for name in FUNCTIONS}
+    assert {function.name for function in told} == names
 
 
 def test_names_in_architecture_exist(project_root: Path) -> None:

@@ -110,7 +110,7 @@ class _Auditor:
     def _add_plan(
         self, report: ServiceReport, found: ServedFiles, plan: LoggedPlan, places: Sequence[int], keep: Sample
     ) -> None:
-        recomputation = Recomputation(self._store, plan, self._clock.offset_us)
+        recomputation = Recomputation(self._store, plan, self._clock)
         windowed = {view.name: _WINDOWED for view in plan.views if view.is_windowed}
         left_out = windowed | dict.fromkeys(recomputation.incomputable, _INCOMPUTABLE)
         report.not_audited |= {f"{f.view}:{f.name}": left_out[f.view] for f in plan.features if f.view in left_out}

@@ -12,6 +12,7 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.types import UnixTimestamp
 
 from store.audit.forms import on_demand_fingerprint
+from store.clock import Clock
 from store.definitions_from_feast import batch_source_of, ttl_us, view_definition
 from store.errors import EntityRowsError
 from store.feast_values import python_from_plain
@@ -59,7 +60,7 @@ class Recomputation:
         on_demand: names of the plan's on-demand views that are today as they were logged, with Feast's objects.
     """
 
-    def __init__(self, store: FeatureStore, plan: LoggedPlan, offset_us: int) -> None:
+    def __init__(self, store: FeatureStore, plan: LoggedPlan, clock: Clock) -> None:
         """Finds the plan's views as they are declared today.
 
         Raises:
@@ -68,7 +69,7 @@ class Recomputation:
         """
         self._store = store
         self._plan = plan
-        self._offset_us = offset_us
+        self._clock = clock
         given = [name for name, _ in (*plan.entity_columns, *plan.request_columns)]
         if AT in given:
             raise EntityRowsError(
@@ -116,7 +117,7 @@ class Recomputation:
         exact, times = None, ()
         if source is not None:
             owner = f"feature view {today.name!r}"
-            exact = ExactRows(self._store.config, source, owner, self._offset_us)
+            exact = ExactRows(self._store.config, source, owner, self._clock)
             times = tuple(
                 source.field_mapping.get(name, name)
                 for name in (source.timestamp_field, source.created_timestamp_column)

@@ -147,8 +147,8 @@ def test_what_stands_is_kept_and_what_does_not_is_written_again(
     monkeypatch.setattr(preparation, "read_package", instead_of_reading)
     assert prepare(folder).was_kept
     assert not written
-    (folder / "plane_daily.parquet").unlink()
-    (folder / "plane_daily.parquet").write_bytes(b"PAR1")
+    (folder / "arrivals.parquet").unlink()
+    (folder / "arrivals.parquet").write_bytes(b"PAR1")
     with pytest.raises(SourceError, match="would prepare again"):
         prepare(folder)
     assert not (folder / MANIFEST).exists()

@@ -1,6 +1,7 @@
 """The proof finds what it is there to find, and nothing else."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -78,10 +79,10 @@ def test_statuses_are_counted() -> None:
 
 
 def test_rows_pushed_ahead_of_the_clock_are_found() -> None:
-    start = datetime(2013, 12, 5, 19, 6, tzinfo=UTC)
-    assert rows_ahead(answer_of([1, 1], known_from=start), [], start) == []
-    assert rows_ahead(answer_of([1, 1], known_from=NOW), [], start) == [0, 1]
-    assert rows_ahead(answer_of([1, 1], known_from=NOW), ["feature"], start) == []
+    assert rows_ahead(answer_of([1, 1], known_from=NOW), []) == []
+    ahead = answer_of([1, 1], known_from=NOW + timedelta(seconds=1))
+    assert rows_ahead(ahead, []) == [0, 1]
+    assert rows_ahead(ahead, ["feature"]) == []
 
 
 def test_missing_key_is_asked_for_as_null() -> None:
@@ -90,6 +91,7 @@ def test_missing_key_is_asked_for_as_null() -> None:
 
 def test_looked_up_columns_have_the_types_of_the_training_set() -> None:
     like = pa.schema([("feature", pa.timestamp("us", tz="UTC"))])
-    columns = as_training_columns(answer_of([1_386_270_000, None]), KEYS, like)
+    answers = [answer_of([1_386_270_000]), replace(answer_of([None]), request_time=NOW + timedelta(hours=1))]
+    columns = as_training_columns(answers, KEYS, like)
     assert columns["feature"].tolist() == [pd.Timestamp("2013-12-05 19:00", tz="UTC"), pd.NaT]
-    assert (columns["event_timestamp"] == NOW).all()
+    assert columns["event_timestamp"].tolist() == [NOW, NOW + timedelta(hours=1)]

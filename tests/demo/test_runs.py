@@ -1,4 +1,4 @@
-"""Runs beside each other: one clock, one builder at a time; and children that never outlive the demo."""
+"""Runs beside each other: one builds at a time, and none makes anew what another uses; no child outlives the demo."""
 
 import os
 import signal
@@ -11,16 +11,18 @@ from pathlib import Path
 import pytest
 
 from demo.processes import ChildFailed, Children, Interrupted, interruptible, uninterrupted
-from demo.runs import CLOCK_RUNS_FOR, CLOCK_START, RunFolder, digest_of
-from store.clock import CLOCK_VARIABLE, restart_clock
+from demo.runs import RunFolder, digest_of
 
 HOLDER = textwrap.dedent("""
     import sys
     from pathlib import Path
     from demo.runs import RunFolder
-    with RunFolder(Path(sys.argv[1])).on_the_clock():
-        print("holding", flush=True)
-        sys.stdin.read()
+    with RunFolder(Path(sys.argv[1])).using() as use:
+        print("using", flush=True)
+        if sys.stdin.readline():
+            use.wait_until_alone(lambda: print("waiting", flush=True))
+            print("alone", flush=True)
+            sys.stdin.read()
 """)
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 STUBBORN = [
@@ -30,11 +32,6 @@ STUBBORN = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def demo_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(CLOCK_VARIABLE, CLOCK_START.isoformat())
-
-
 def wait_for(log: Path, text: str) -> None:
     deadline = time.monotonic() + 20
     while text not in (log.read_text() if log.exists() else ""):
@@ -42,38 +39,23 @@ def wait_for(log: Path, text: str) -> None:
         time.sleep(0.01)
 
 
-def test_run_alone_starts_the_clock_anew(repo: Path) -> None:
-    restart_clock(repo, CLOCK_START - CLOCK_RUNS_FOR)
-    with RunFolder(repo).on_the_clock() as clock:
-        assert 0 <= (clock.now() - CLOCK_START).total_seconds() < 20
-
-
-def test_second_copy_joins_the_clock_of_the_first(repo: Path) -> None:
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(repo)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+def test_what_stands_is_made_anew_only_once_nobody_else_uses_it(repo: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(repo)]
+    waiting, using = (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
     )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "holding\n"
-        before = (repo / "data" / "clock.json").read_text()
-        with RunFolder(repo).on_the_clock():
-            assert (repo / "data" / "clock.json").read_text() == before
-    finally:
-        holder.communicate("")
-    time.sleep(0.01)
-    with RunFolder(repo).on_the_clock():
-        assert (repo / "data" / "clock.json").read_text() != before
-
-
-def test_clock_that_has_run_too_long_is_not_joined(repo: Path) -> None:
-    with RunFolder(repo).on_the_clock():
-        restart_clock(repo, CLOCK_START)
-        kept = (repo / "data" / "clock.json").read_text()
-        offset = int(kept.partition('"offset_us": ')[2].rstrip("}"))
-        late = offset + int((CLOCK_RUNS_FOR.total_seconds() + 60) * 1e6)
-        (repo / "data" / "clock.json").write_text(kept.replace(str(offset), str(late)))
-        with pytest.raises(TimeoutError, match="another copy of the demo"), RunFolder(repo).on_the_clock():
-            pytest.fail("joined a clock by which new rows are due")
+    assert waiting.stdin
+    assert waiting.stdout
+    assert using.stdout
+    assert (waiting.stdout.readline(), using.stdout.readline()) == ("using\n", "using\n")
+    waiting.stdin.write("\n")
+    waiting.stdin.flush()
+    assert waiting.stdout.readline() == "waiting\n"
+    using.communicate("")
+    assert waiting.stdout.readline() == "alone\n"
+    with RunFolder(repo).using() as use:  # the lock is shared again
+        waiting.communicate("")
+        use.wait_until_alone(lambda: pytest.fail("waits for nobody"))
 
 
 def test_step_stands_until_its_digest_changes_or_it_is_taken_back(repo: Path) -> None:

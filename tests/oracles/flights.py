@@ -21,6 +21,27 @@ _MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
+class _Window:
+    """A length of time that reaches back from any instant to a boundary of hops counted from 1970, UTC."""
+
+    length: timedelta
+    hop: timedelta
+
+    def start(self, now: datetime) -> datetime:
+        """Returns the earliest instant in the window."""
+        return _EPOCH + (now - self.length - _EPOCH) // self.hop * self.hop
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DEPARTURE_WINDOWS = (
+    _Window(timedelta(hours=1), 5 * _MINUTE),
+    _Window(timedelta(hours=3), 5 * _MINUTE),
+    _Window(timedelta(days=1), 60 * _MINUTE),
+)
+_MONTH = _Window(timedelta(days=30), timedelta(days=1))
+
+
+@dataclass(frozen=True, slots=True)
 class Flight:
     """One line of flights.csv; instants are aware, UTC."""
 
@@ -77,118 +98,83 @@ class Record:
                 return self._weather[origin, start]
         return None
 
-    def board(self, origin: str, now: datetime) -> tuple[int, float | None, int]:
-        """Returns departures and their mean delay in the hour that closed last, and flights overdue at its close."""
+    def overdue(self, origin: str, now: datetime) -> int:
+        """Returns how many flights of three hours of schedule had not gone when the last published hour closed."""
         close = (now - 5 * _MINUTE).replace(minute=0, second=0, microsecond=0)
         flights = self._around("origin", (origin,), close - timedelta(hours=3), close)
-        left = [
-            flight
-            for flight in flights
-            if flight.departed_at is not None and close - timedelta(hours=1) < flight.departed_at <= close
-        ]
-        overdue = [
-            flight
-            for flight in flights
-            if close - timedelta(hours=3) < flight.scheduled_at <= close
+        return sum(
+            close - timedelta(hours=3) < flight.scheduled_at <= close
             and (flight.departed_at is None or flight.departed_at > close)
-        ]
-        return len(left), _mean([flight.departure_delay for flight in left]), len(overdue)
+            for flight in flights
+        )
 
-    def plane(self, tailnum: str | None, now: datetime) -> dict[str, object] | None:
-        """Returns the plane's daily features, or None if nothing of the last three days was known."""
-        known = self._known("tailnum", (tailnum or "",), now, timedelta(days=3), with_cancelled=False)
-        if known is None:
-            return None
-        close, day = known
-        arrived = [flight for flight in day if flight.arrived_at is not None]
-        month = self._arrived("tailnum", (tailnum or "",), _closed_before(close, 28), close)
-        last = max(arrived, key=lambda flight: (flight.arrived_at, flight.scheduled_at, flight.carrier, flight.number))
-        assert last.arrival_delay is not None
+    def origin(self, origin: str, now: datetime) -> dict[str, object]:
+        """Returns what windows of departures say of an origin."""
+        hour, three, day = (self._left("origin", (origin,), now, length) for length in _DEPARTURE_WINDOWS)
         return {
-            "plane_arrivals": len(arrived),
-            "plane_mean_arrival_delay_minutes": _mean([flight.arrival_delay for flight in arrived]),
-            "plane_late_share_28d": _late_share(month),
-            "plane_last_arrival_at": last.arrived_at,
-            "plane_last_arrival_was_late": last.arrival_delay > 15,
+            "origin_departures_1h": len(_delays(hour)),
+            "origin_departures_3h": len(_delays(three)),
+            "origin_departures_1d": len(_delays(day)),
+            "origin_departure_delay_1h": _mean(_delays(hour)),
+            "origin_departure_delay_3h": _mean(_delays(three)),
+            "origin_departure_delay_1d": _mean(_delays(day)),
+            "origin_departure_delay_p90_3h": _nearest_rank(_delays(three), 90),
+            "origin_cancelled_share_1d": _mean([int(flight.departed_at is None) for flight in day]),
         }
 
-    def route(self, origin: str, dest: str, now: datetime) -> dict[str, object] | None:
-        """Returns the route's daily features, or None if nothing of the last seven days was known."""
-        known = self._known("route", (origin, dest), now, timedelta(days=7), with_cancelled=True)
-        if known is None:
-            return None
-        close, day = known
-        arrived = [flight for flight in day if flight.arrived_at is not None]
-        month = self._arrived("route", (origin, dest), _closed_before(close, 28), close)
-        ever = self._arrived("route", (origin, dest), datetime(2012, 1, 1, tzinfo=UTC), close)
-        ever.sort(key=lambda flight: (flight.arrived_at, flight.scheduled_at, flight.carrier, flight.number))
+    def carrier(self, carrier: str, now: datetime) -> dict[str, object]:
+        """Returns what windows of departures say of a carrier."""
+        _, three, day = (self._left("carrier", (carrier,), now, length) for length in _DEPARTURE_WINDOWS)
+        week = self._left("carrier", (carrier,), now, _Window(timedelta(days=7), 60 * _MINUTE))
+        return {
+            "carrier_departure_delay_3h": _mean(_delays(three)),
+            "carrier_departure_delay_1d": _mean(_delays(day)),
+            "carrier_cancelled_share_1d": _mean([int(flight.departed_at is None) for flight in day]),
+            "carrier_destinations_7d": len({flight.dest for flight in week}),
+        }
+
+    def plane(self, tailnum: str | None, now: datetime) -> dict[str, object]:
+        """Returns what windows of arrivals say of a plane; nothing at all of one without a number."""
+        names = ("plane_last_delays", "plane_arrivals_7d", "plane_arrival_delay_7d", "plane_late_share_30d")
+        if tailnum is None:
+            return dict.fromkeys(names)
+        week = self._arrived("tailnum", (tailnum,), now, _Window(timedelta(days=7), 60 * _MINUTE))
+        month = self._arrived("tailnum", (tailnum,), now, _MONTH)
+        found = _last(month, 5), len(week), _mean(_arrival_delays(week)), _late_share(month)
+        return dict(zip(names, found, strict=True))
+
+    def route(self, origin: str, dest: str, now: datetime) -> dict[str, object]:
+        """Returns what windows of arrivals say of a route."""
+        day = self._arrived("route", (origin, dest), now, _DEPARTURE_WINDOWS[2])
+        month = self._arrived("route", (origin, dest), now, _MONTH)
         minutes = [(f.arrived_at - f.departed_at) // _MINUTE for f in month if f.arrived_at and f.departed_at]
         return {
-            "route_arrivals": len(arrived),
-            "route_cancellations": len(day) - len(arrived),
-            "route_mean_arrival_delay_minutes": _mean([flight.arrival_delay for flight in arrived]),
-            "route_late_share_28d": _late_share(month),
-            "route_mean_elapsed_minutes_28d": _mean(minutes),
-            "route_last_arrival_delays": [flight.arrival_delay for flight in ever[::-1][:10]],
+            "route_arrivals_30d": len(month),
+            "route_arrival_delay_30d": _mean(_arrival_delays(month)),
+            "route_late_share_30d": _late_share(month),
+            "route_elapsed_minutes_30d": _mean(minutes),
+            "route_arrival_delay_1d": _mean(_arrival_delays(day)),
+            "route_last_delays": _last(month, 10),
         }
 
-    def carrier(self, carrier: str, now: datetime) -> dict[str, object] | None:
-        """Returns the carrier's counted features, or None if nothing of the last two days was known."""
-        found = self._departures_of_day("carrier", (carrier,), now)
-        if found is None:
-            return None
-        close, left, cancelled = found
-        week = self._arrived("carrier", (carrier,), _closed_before(close, 7), close)
-        return {
-            "carrier_departures": len(left),
-            "carrier_mean_departure_delay_minutes": _mean([flight.departure_delay for flight in left]),
-            "carrier_late_share_7d": _late_share(week),
-            "carrier_cancelled_share": cancelled / (len(left) + cancelled),
-        }
+    def _left(self, kind: str, key: tuple[str, ...], now: datetime, window: "_Window") -> list[Flight]:
+        """Returns the flights that left or should have left in a window, as far as that was known."""
+        start = window.start(now)
+        found = []
+        for flight in self._around(kind, key, start, now):
+            happened, known = flight.departed_at, flight.departed_at
+            if flight.departed_at is None:
+                happened, known = flight.scheduled_at, flight.cancellation_known_at
+            assert happened is not None
+            assert known is not None
+            if start <= happened <= now and known <= now:
+                found.append(flight)
+        return found
 
-    def origin(self, origin: str, now: datetime) -> dict[str, object] | None:
-        """Returns the origin's daily features, or None if nothing of the last two days was known."""
-        found = self._departures_of_day("origin", (origin,), now)
-        if found is None:
-            return None
-        _, left, cancelled = found
-        share = cancelled / (len(left) + cancelled)
-        return {
-            "origin_departures": len(left),
-            "origin_mean_departure_delay_minutes": _mean([flight.departure_delay for flight in left]),
-            "origin_cancelled_share": share,
-            "origin_was_disrupted": share > 0.10,
-        }
-
-    def _departures_of_day(
-        self, kind: str, key: tuple[str, ...], now: datetime
-    ) -> tuple[datetime, list[Flight], int] | None:
-        for start, close in _days_back(now, timedelta(days=2)):
-            near = self._around(kind, key, start, close)
-            left = [f for f in near if f.departed_at and start < f.departed_at <= close]
-            cancelled = [f for f in near if f.cancellation_known_at and start < f.cancellation_known_at <= close]
-            if left or cancelled:
-                return close, left, len(cancelled)
-        return None
-
-    def _known(
-        self, kind: str, key: tuple[str, ...], now: datetime, ttl: timedelta, *, with_cancelled: bool
-    ) -> tuple[datetime, list[Flight]] | None:
-        for start, close in _days_back(now, ttl):
-            day = self._arrived(kind, key, start, close)
-            if with_cancelled:
-                day += [
-                    f
-                    for f in self._around(kind, key, start, close)
-                    if f.cancellation_known_at and start < f.cancellation_known_at <= close
-                ]
-            if day:
-                return close, day
-        return None
-
-    def _arrived(self, kind: str, key: tuple[str, ...], after: datetime, until: datetime) -> list[Flight]:
-        near = self._around(kind, key, after, until)
-        return [f for f in near if f.arrived_at is not None and after < f.arrived_at <= until]
+    def _arrived(self, kind: str, key: tuple[str, ...], now: datetime, window: "_Window") -> list[Flight]:
+        start = window.start(now)
+        near = self._around(kind, key, start, now)
+        return [f for f in near if f.arrived_at is not None and start <= f.arrived_at <= now]
 
     def _around(self, kind: str, key: tuple[str, ...], after: datetime, until: datetime) -> list[Flight]:
         """Returns the flights of a key of which anything can have happened in a time: it only spares looking at all.
@@ -249,29 +235,28 @@ def _next_showing(clock: int, zone: ZoneInfo, earliest: datetime) -> datetime:
     return min(candidate for candidate in candidates if candidate >= earliest)
 
 
-def _days_back(now: datetime, ttl: timedelta) -> list[tuple[datetime, datetime]]:
-    """Returns the days (after, until] that had closed and been published by now, within the ttl, latest first."""
-    today = now.astimezone(NEW_YORK).date()
-    days = []
-    for back in range(ttl.days + 2):
-        close = datetime.combine(today - timedelta(days=back), time(3), NEW_YORK).astimezone(UTC)
-        before = datetime.combine(today - timedelta(days=back + 1), time(3), NEW_YORK).astimezone(UTC)
-        if close + 15 * _MINUTE <= now and close >= now - ttl:
-            days.append((before, close))
-    return days
-
-
-def _closed_before(close: datetime, days: int) -> datetime:
-    """Returns the close of the day that many days earlier: 03:00 in New York, so 23 or 25 hours apart at times."""
-    day = close.astimezone(NEW_YORK).date() - timedelta(days=days)
-    return datetime.combine(day, time(3), NEW_YORK).astimezone(UTC)
-
-
 def _mean(values: "list[int | None] | list[int]") -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
 def _late_share(flights: list[Flight]) -> float | None:
-    late = [flight.arrival_delay > 15 for flight in flights if flight.arrival_delay is not None]
-    return sum(late) / len(late) if late else None
+    return _mean([int(delay > 15) for delay in _arrival_delays(flights)])
+
+
+def _delays(flights: list[Flight]) -> list[int]:
+    return [flight.departure_delay for flight in flights if flight.departure_delay is not None]
+
+
+def _arrival_delays(flights: list[Flight]) -> list[int]:
+    return [flight.arrival_delay for flight in flights if flight.arrival_delay is not None]
+
+
+def _last(flights: list[Flight], count: int) -> list[int] | None:
+    """Returns the delays of the last arrivals, newest first; of those in one minute the greater delay first."""
+    delays = [(f.arrived_at, f.arrival_delay) for f in flights if f.arrived_at and f.arrival_delay is not None]
+    return [delay for _, delay in sorted(delays, reverse=True)[:count]] or None
+
+
+def _nearest_rank(values: list[int], percent: int) -> int | None:
+    return sorted(values)[-(-percent * len(values) // 100) - 1] if values else None
