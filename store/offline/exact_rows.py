@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast.repo_config import RepoConfig
 
+from store.clock import Clock
 from store.kernel.definitions import Column
 from store.kernel.source_scan import ROW_BITS, Bounds, rows_sql
 from store.offline.connection import batches_of, connected
@@ -26,13 +27,13 @@ _BATCH_ROWS = 10_000
 class ExactRows:
     """A view's source as it is now, to be searched for rows with exact times."""
 
-    def __init__(self, config: RepoConfig, declared: Any, owner: str, offset_us: int) -> None:
+    def __init__(self, config: RepoConfig, declared: Any, owner: str, clock: Clock) -> None:
         """Opens the source.
 
         Args:
             declared: the view's batch source.
             owner: whose it is, for messages.
-            offset_us: how far the repo's clock is ahead of the system's, by which files are dated.
+            clock: the repo's; files are dated by the system's.
 
         Raises:
             DefinitionError, SourceError: it is no source that can be read.
@@ -41,8 +42,8 @@ class ExactRows:
         self._owner = owner
         self._declared = file_source(declared, owner)
         self._source: Source = open_source(config, self._declared)
-        self._offset_us = offset_us
-        self._came_us = [_came_us(file, offset_us) for file in self._source.files]
+        self._clock = clock
+        self._came_us = [came_us(file, clock) for file in self._source.files]
 
     @property
     def changed_us(self) -> int | None:
@@ -50,7 +51,7 @@ class ExactRows:
         paths = [file.path for file in self._source.files if not file.is_landed]
         folders = {os.path.dirname(path) for path in paths if path != self._source.path}  # noqa: PTH120 - of many files
         stamps = [_changed_us(path) for path in (*paths, *folders)]
-        return max(stamps) + self._offset_us if stamps else None
+        return self._clock.of_system_us(max(stamps)) if stamps else None
 
     def zones(self, features: Sequence[Column]) -> dict[str, str]:
         """Returns the zones of zoned timestamps: DuckDB answers all of them in UTC."""
@@ -108,12 +109,12 @@ class ExactRows:
         return pa.table([batch.column("number"), came, *batch.columns[2:]], names=[NUMBER, CAME_US, *features])
 
 
-def _came_us(file: SourceFile, offset_us: int) -> int:
+def came_us(file: SourceFile, clock: Clock) -> int:
     """Returns when a file came to stand in its source: a landed one by its name, another by the system's clock."""
     landed = LandedFile.named(os.path.basename(file.path)) if file.is_landed else None  # noqa: PTH119 - of many files
     if landed is not None and landed.last is not None:
         return int(landed.last.partition("-")[0]) // 1_000
-    return _changed_us(file.path) + offset_us
+    return clock.of_system_us(_changed_us(file.path))
 
 
 def _changed_us(path: str) -> int:
