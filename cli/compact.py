@@ -4,14 +4,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from feast import FeatureStore
 from feast.infra.offline_stores.file_source import FileSource
 
 from store.definitions_from_feast import batch_source_of
 from store.errors import LarderError, UnknownObject
+from store.offline.accepted_events import accepted_folders
 from store.offline.compaction import CompactionReport, compact, planned_compaction
 from store.offline.sources import landed_folder, resolve_path
+from store.online import repo_path_of
 from store.snapshot import RegistrySnapshots, load_config
 
 
@@ -55,7 +58,7 @@ def run(repo: Path, names: Sequence[str], *, is_dry_run: bool) -> int:
 
 
 def _targets(store: FeatureStore) -> list[_Target]:
-    """Returns the landed folder of each file source, by the names of the sources."""
+    """Returns the landed folder of each file source, by the names of the sources, then those of accepted events."""
     named = [(view.name, batch_source_of(view)) for view in store.list_all_feature_views()]
     # Behind a push source stands the file source into which it lands.
     named += [(source.name, getattr(source, "batch_source", None) or source) for source in store.list_data_sources()]
@@ -67,6 +70,10 @@ def _targets(store: FeatureStore) -> list[_Target]:
             names.setdefault(folder, set()).update((name, source.name))
             sources.setdefault(folder, source.name)
     targets = [_Target(sources[folder], folder, frozenset(found)) for folder, found in names.items()]
+    # Events that are kept for audits come in as many files as rows that land.
+    for folder in accepted_folders(repo_path_of(store.config)):
+        view = unquote(folder.parent.name)
+        targets.append(_Target(f"accepted events of {view}", folder, frozenset({view})))
     return sorted(targets, key=lambda target: target.source)
 
 

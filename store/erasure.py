@@ -17,6 +17,7 @@ from store.entity_key_text import parse_key_text, typed_key
 from store.errors import ConfigError, InputError, SourceError, UnknownObject, WrongType
 from store.kernel.definitions import Column
 from store.kernel.keys import encode_value
+from store.offline.accepted_events import accepted_folder
 from store.offline.erasure import (
     FileRows,
     KeyPart,
@@ -102,7 +103,8 @@ class Eraser:
         self._columns = frozenset(texts)
         self._keys = _keys_of_views(store, texts)
         self.views = sorted(self._keys)
-        self._stored_names = _stored_names(store, self.views)
+        named = _stored_names(store, self.views)
+        self._declared, self._stored_names = list(named), list(named.values())
         self._wanted_parts = _distinct(
             {c.name: encode_value(c.name, c.type_name, value) for c, value in key.items()}
             for key in self._keys.values()
@@ -221,6 +223,12 @@ class Eraser:
         folders: dict[Path, list[WantedKey]] = {}
         for (path, _), (_, wanted) in self._sources.items():
             folders.setdefault(landed_folder(path), []).extend(wanted)
+        # Events that are kept for audits lie under the names of the views.
+        for stored_name, view in zip(self._stored_names, self._declared, strict=True):
+            kept = tuple(KeyPart(c, _as_materialized(c, value)) for c, value in self._keys[view].items())
+            for folder in accepted_folder(repo_path_of(self._config), stored_name).glob("*"):
+                if folder.is_dir():
+                    folders.setdefault(folder, []).append(kept)
         return folders
 
 
@@ -256,13 +264,14 @@ def _keys_of_views(store: FeatureStore, texts: Mapping[str, str]) -> dict[str, d
     return found
 
 
-def _stored_names(store: FeatureStore, views: list[str]) -> list[str]:
+def _stored_names(store: FeatureStore, views: list[str]) -> dict[str, str]:
+    """Returns the names in Redis of some views, by their names."""
     is_versioned = store.config.registry.enable_online_feature_view_versioning
-    return [
-        view_definition(store.project, view, is_versioned=is_versioned).name
+    return {
+        view.name: view_definition(store.project, view, is_versioned=is_versioned).name
         for view in store.list_all_feature_views()
         if view.name in views
-    ]
+    }
 
 
 def _as_materialized(column: Column, value: Any) -> Any:

@@ -174,6 +174,9 @@ AUDIT_BATCH_ROWS = 10_000
 AUDIT_PENDING_ROWS = 50_000
 """Vectors that differ somewhere, kept until their rows are looked for in the sources, once for all of them."""
 
+AUDIT_WINDOW_KEYS = 1_000
+"""Entity keys whose events an audit of a windowed view holds at a time: of 10,000 events each some 500 MB."""
+
 AUDIT_DIFFERENCES_MAX = 10_000
 """Differences that an audit lists one by one; all are counted, and those beyond it only counted."""
 

@@ -15,6 +15,7 @@ from store.kernel.tiles import Seam, TilePlan, encode_batch
 from store.kernel.windows import floor_to
 from store.limits import WINDOW_KEYS_AT_ONCE
 from store.offline.row_transformations import RowTransformation
+from store.offline.seen_files import SeenFiles
 from store.offline.window_events import WindowEvents, window_events
 from store.online.client import RedisSession
 from store.online.commands import Command
@@ -125,7 +126,8 @@ class WindowedRun:
         session.hold(say([keep_definition(self.definition)]))
         builder = TileBuilder(self.definition, self.plan, self.now_us)
         expires_ms = expiry_ms(self.plan, key_ttl_seconds)
-        batches = _counted(self.events(line_id).batches(), advance)
+        events = self.events(line_id)
+        batches = _counted(events.batches(), advance)
         for commands in _batched(builder.entries(batches), view, generation, expires_ms):
             session.hold(say(commands))
         before = self.known.state
@@ -136,6 +138,7 @@ class WindowedRun:
             cleaned_below=before.cleaned_below,
             known_us=self.now_us,
             seam=Seam(self.batch_end_us, line_id or 0, self.definition.is_external),
+            files=SeenFiles.of(events.source).text,
         )
         known = session.hold(replace_state(project, view, self.known, state))
         drop_tiles(session, project, view, range(before.cleaned_below, generation))

@@ -9,11 +9,11 @@ from feast.repo_config import RepoConfig
 
 from store.audit.buffers import States
 from store.audit.destinations import log_folder
+from store.audit.retention import retention_days
 from store.clock import Clock
 from store.errors import LarderError
 from store.kernel.served_log import LoggedState
 from store.limits import LOOKUP_SECONDS_MAX
-from store.offline import DuckDBOfflineStoreConfig
 from store.offline.landing import append_file
 from store.online import RedisOnlineStore
 from store.online.conversations import read_state
@@ -70,10 +70,3 @@ class StoreSurroundings:
     def retention_days(self) -> int:
         """How many days a log file is kept."""
         return retention_days(self._config)
-
-
-def retention_days(config: RepoConfig) -> int:
-    """Returns for how many days served vectors are kept; another offline store than ours has no say."""
-    offline = config.offline_store
-    settings = offline if isinstance(offline, DuckDBOfflineStoreConfig) else DuckDBOfflineStoreConfig()
-    return settings.served_log_days

@@ -16,14 +16,15 @@ from store.audit.plain_views import PlainView
 from store.audit.recompute import AuditedView, Recomputation
 from store.audit.report import AuditReport, ServiceReport
 from store.audit.tallying import PlanAudit, Tallying
+from store.audit.windowed_views import WindowedView
 from store.clock import Clock, clock_for
 from store.errors import ConfigError, InputError, UnknownObject
 from store.kernel.served_log import LoggedFeature, LoggedPlan, LoggedState
 from store.offline import DuckDBOfflineStoreConfig
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig, repo_path_of
 from store.online.conversations import read_state
+from store.stream.lines import have_events_kept
 
-_WINDOWED = "aggregates over windows, which this audit does not recompute"
 _INCOMPUTABLE = "computed from features that this audit does not recompute"
 
 
@@ -94,6 +95,7 @@ class _Auditor:
         self._clock: Clock = clock_for(self._repo)
         self._erasures = Erasures(self._repo)
         self._states: dict[str, LoggedState] = {}
+        self._are_kept = False
 
     def add(self, service: FeatureService) -> None:
         """Audits one service."""
@@ -111,8 +113,7 @@ class _Auditor:
         self, report: ServiceReport, found: ServedFiles, plan: LoggedPlan, places: Sequence[int], keep: Sample
     ) -> None:
         recomputation = Recomputation(self._store, plan, self._clock)
-        windowed = {view.name: _WINDOWED for view in plan.views if view.is_windowed}
-        left_out = windowed | dict.fromkeys(recomputation.incomputable, _INCOMPUTABLE)
+        left_out = dict.fromkeys(recomputation.incomputable, _INCOMPUTABLE)
         report.not_audited |= {f"{f.view}:{f.name}": left_out[f.view] for f in plan.features if f.view in left_out}
         tallying = Tallying(self.report, report, self._plan_audit(plan, recomputation, found))
         columns = wanted_columns(plan)
@@ -123,16 +124,26 @@ class _Auditor:
 
     def _plan_audit(self, plan: LoggedPlan, recomputation: Recomputation, found: ServedFiles) -> PlanAudit:
         notes = [file.note for file in found.files]
-        views = [
-            PlainView(view, _of_view(plan, name), notes, self._state_now, self._facts_of(view))
-            for name, view in recomputation.views.items()
-        ]
+        views: list[PlainView | WindowedView] = []
+        for name, view in recomputation.views.items():
+            features, facts = _of_view(plan, name), self._facts_of(view)
+            if view.logged.is_windowed:
+                self._have_events_kept(view)
+                views.append(WindowedView(self._store, self._clock, view, features, facts))
+            else:
+                views.append(PlainView(view, features, notes, self._state_now, facts))
         on_demand = [
             OnDemand(logged, _of_view(plan, logged.name), plan, recomputation.on_demand.get(logged.name))
             for logged in plan.on_demand
             if logged.name not in recomputation.incomputable
         ]
         return PlanAudit(plan, tuple(views), tuple(on_demand))
+
+    def _have_events_kept(self, view: AuditedView) -> None:
+        """Waits until all events that were applied are kept; a partition that no worker owns is drained here."""
+        if not self._are_kept and getattr(view.today, "stream_source", None) is not None:
+            have_events_kept(self._store.config, self._repo)
+            self._are_kept = True
 
     def _state_now(self, stored_name: str) -> LoggedState:
         """Returns what Redis holds of a view now."""

@@ -37,7 +37,7 @@ _SIMPLE = {
     "BOOL": pa.bool_(),
 }
 _ROW_TYPES = (pa.int64(), pa.int16(), pa.int64(), pa.int16(), pa.bool_(), pa.int32())
-_TILE_TYPES = (pa.int32(), pa.int64(), pa.int64(), pa.int64())
+_TILE_TYPES = (pa.int32(), pa.int64(), pa.int64(), pa.int64(), pa.int64(), pa.string(), pa.string())
 _ARRAY_CODES = {pa.int16(): "h", pa.int32(): "i", pa.int64(): "q", pa.float32(): "f", pa.float64(): "d"}
 """How Python's own arrays call types of fixed width."""
 _COLUMNS_AT_ONCE = 4

@@ -16,6 +16,7 @@ from store.clock import Clock
 from store.definitions_from_feast import batch_source_of, ttl_us, view_definition
 from store.errors import EntityRowsError
 from store.feast_values import python_from_plain
+from store.kernel.definitions import ViewDefinition
 from store.kernel.served_log import REQUEST_TIME, LoggedFeature, LoggedPlan, LoggedView
 from store.kernel.values import is_opaque
 from store.limits import AUDIT_BATCH_ROWS
@@ -31,7 +32,8 @@ class AuditedView:
     """A view as it was logged, and as it is today.
 
     Attributes:
-        today: Feast's object; None for a view that is no longer there.
+        today: Feast's object; None for a view that is no longer there, or is windowed and was not, or the other way.
+        definition: of a windowed view that is still there, else None.
         exact: its source, searched by exact times; None where it has none.
         names: the names of the features that it still has.
         time_columns: the columns of the answer with event and created time of the row that training sees.
@@ -45,6 +47,12 @@ class AuditedView:
     names: frozenset[str]
     prefix: str
     time_columns: tuple[str, ...]
+    definition: ViewDefinition | None = None
+
+    @property
+    def is_retrieved(self) -> bool:
+        """Whether training sees anything of it."""
+        return self.exact is not None or self.definition is not None
 
     @property
     def is_redefined(self) -> bool:
@@ -56,7 +64,7 @@ class Recomputation:
     """What training sees today of the rows of one plan's files.
 
     Attributes:
-        views: the plan's views that can be audited, by name; windowed ones are left out.
+        views: the plan's views by name.
         on_demand: names of the plan's on-demand views that are today as they were logged, with Feast's objects.
     """
 
@@ -77,7 +85,7 @@ class Recomputation:
                 "rename it to have the service audited"
             )
         self._projections = self._projected()
-        self.views = {view.name: self._audited(view) for view in plan.views if not view.is_windowed}
+        self.views = {view.name: self._audited(view) for view in plan.views}
         self.on_demand = self._on_demand_today()
 
     def _projected(self) -> dict[str, Any]:
@@ -115,7 +123,7 @@ class Recomputation:
         definition = view_definition(self._store.project, today, is_versioned=is_versioned)
         source = batch_source_of(today)
         exact, times = None, ()
-        if source is not None:
+        if source is not None and not definition.windows:
             owner = f"feature view {today.name!r}"
             exact = ExactRows(self._store.config, source, owner, self._clock)
             times = tuple(
@@ -123,9 +131,21 @@ class Recomputation:
                 for name in (source.timestamp_field, source.created_timestamp_column)
                 if name
             )
+        if logged.is_windowed != bool(definition.windows):
+            return AuditedView(logged, None, None, "", 0, frozenset(), "", ())
         names = frozenset(column.name for column in definition.features)
         prefix = today.projection.name_alias or today.name
-        return AuditedView(logged, today, exact, definition.fingerprint, ttl_us(today), names, f"{prefix}__", times)
+        return AuditedView(
+            logged,
+            today,
+            exact,
+            definition.fingerprint,
+            ttl_us(today),
+            names,
+            f"{prefix}__",
+            times,
+            definition if definition.windows else None,
+        )
 
     def _on_demand_today(self) -> dict[str, Any]:
         found = {}
@@ -137,8 +157,8 @@ class Recomputation:
 
     @property
     def incomputable(self) -> list[str]:
-        """The on-demand views whose inputs are not all retrieved, as some are windowed or in no source."""
-        retrieved = {f.column for view in self.views.values() if view.exact for f in self.features_of(view)}
+        """The on-demand views whose inputs are not all retrieved, as some are in no source."""
+        retrieved = {f.column for view in self.views.values() if view.is_retrieved for f in self.features_of(view)}
         return [
             logged.name
             for logged in self._plan.on_demand
@@ -195,7 +215,7 @@ class Recomputation:
         """Returns the views to retrieve, with the times of their rows as if they were features, and the references."""
         views, references = [], []
         for view in self.views.values():
-            if view.exact is None:
+            if not view.is_retrieved:
                 continue
             timed = copy.copy(view.today)
             own = {field.name: field for field in timed.features}

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from feast.repo_config import RepoConfig
+
 from store.files import sync_folder
+from store.offline import DuckDBOfflineStoreConfig
 from store.offline.landed_files import ReadGuard, is_unread, list_landed, remove_abandoned
 
 _DAY_NS = 86_400 * 1_000_000_000
@@ -34,3 +37,10 @@ def remove_outdated(folder: Path, now_us: int, days: int) -> int:
 def _arrival_ns(stem: str | None) -> int:
     """Returns when a file came, from its name; a file of another name never goes."""
     return 2**63 if stem is None else int(stem.partition("-")[0])
+
+
+def retention_days(config: RepoConfig) -> int:
+    """Returns for how many days served vectors are kept; another offline store than ours has no say."""
+    offline = config.offline_store
+    settings = offline if isinstance(offline, DuckDBOfflineStoreConfig) else DuckDBOfflineStoreConfig()
+    return settings.served_log_days

@@ -64,7 +64,8 @@ class ViewState:
     `generation` 1 without a fingerprint is what a view has that nobody has materialized yet.
     `building` is 0 where no new generation is under way. Rows of generations before `cleaned_below` are gone.
     `known_us` is the clock's instant at which the last run began that ended well and read up to the end of what is
-    covered; None where none is known to have. `seam` is where a windowed view's materialization ends.
+    covered; None where none is known to have. `seam` is where a windowed view's materialization ends, and `files` tells
+    which files of its source it read.
     """
 
     generation: int = 1
@@ -74,6 +75,7 @@ class ViewState:
     cleaned_below: int = 1
     known_us: int | None = None
     seam: Seam | None = None
+    files: str = ""
 
 
 @dataclass(frozen=True, slots=True)

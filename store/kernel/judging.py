@@ -31,6 +31,7 @@ class Cause(StrEnum):
     ERASED = "erased"
     KEY_TTL = "key ttl"
     SOURCE_REWRITTEN = "source rewritten"
+    NOT_KEPT = "not kept"
 
 
 CAUSES = {
@@ -45,6 +46,7 @@ CAUSES = {
     Cause.ERASED: "the key's rows have been erased since",
     Cause.KEY_TTL: "the key had expired by key_ttl_seconds",
     Cause.SOURCE_REWRITTEN: "the source's files were written anew since, and say something else",
+    Cause.NOT_KEPT: "events that were applied by then are not kept: the view was not logged yet when they came",
 }
 """What each cause says in a sentence."""
 

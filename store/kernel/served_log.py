@@ -8,8 +8,8 @@
                       `<view>__<feature>__status` (1 PRESENT, 2 NULL_VALUE, 3 NOT_FOUND, 4 OUTSIDE_MAX_AGE)
     per plain view    `<view>__row__event_us`, `__event_ns`, `__created_us`, `__created_ns`, `__is_pushed`,
                       `__generation`: the row that was read; null where there was none
-    per windowed view `<view>__tiles__generation`, `__applied_through`, `__batch_end_us`, `__line_id`: the tiles that
-                      were merged
+    per windowed view `<view>__tiles__generation`, `__applied_through`, `__batch_end_us`, `__line_id`, `__known_us`,
+                      `__files`, `__fingerprint`: the tiles that were merged (`TileMark`)
 
 Up to the last line that is Feast's own form of logged features. A value is stored exactly: as the plain value of its
 type (`store.kernel.values`), so that a timestamp is whole seconds since the Unix epoch, and a map, a struct or a nested
@@ -57,6 +57,9 @@ class TileColumns(NamedTuple):
     applied_through: str
     batch_end_us: str
     line_id: str
+    known_us: str
+    files: str
+    fingerprint: str
 
     @classmethod
     def of(cls, view: str) -> "TileColumns":
@@ -71,7 +74,7 @@ class LoggedView(msgspec.Struct, frozen=True):
         name: as the request calls it; `stored_name` is its name in Redis.
         join_keys: name in the view and name of the type; `key_columns` are the request's columns of them, in the same
             order.
-        is_windowed: its features are aggregates over windows, which the audit of plain views leaves out.
+        is_windowed: its features are aggregates over windows, merged from tiles instead of read from a row.
     """
 
     name: str

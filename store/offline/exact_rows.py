@@ -43,7 +43,7 @@ class ExactRows:
         self._declared = file_source(declared, owner)
         self._source: Source = open_source(config, self._declared)
         self._clock = clock
-        self._came_us = [_came_us(file, clock) for file in self._source.files]
+        self._came_us = [came_us(file, clock) for file in self._source.files]
 
     @property
     def changed_us(self) -> int | None:
@@ -109,7 +109,7 @@ class ExactRows:
         return pa.table([batch.column("number"), came, *batch.columns[2:]], names=[NUMBER, CAME_US, *features])
 
 
-def _came_us(file: SourceFile, clock: Clock) -> int:
+def came_us(file: SourceFile, clock: Clock) -> int:
     """Returns when a file came to stand in its source: a landed one by its name, another by the system's clock."""
     landed = LandedFile.named(os.path.basename(file.path)) if file.is_landed else None  # noqa: PTH119 - of many files
     if landed is not None and landed.last is not None:

@@ -287,6 +287,7 @@ def read_state(project: str, view: str) -> Conversation[KnownState]:
         cleaned_below=known.get("cleaned_below", 1),
         known_us=known.get("known_us"),
         seam=Seam(*known["seam"]) if known.get("seam") else None,
+        files=known.get("files", ""),
     )
     return KnownState(state, generation or b"", kept or b"")
 
@@ -306,7 +307,7 @@ def replace_state(project: str, view: str, before: KnownState, state: ViewState)
         "known_us": state.known_us,
     }
     if state.seam is not None:
-        kept["seam"] = state.seam
+        kept |= {"seam": state.seam, "files": state.files}
     state_text = json.dumps(kept).encode()
     generation_change = (keys.generation_field(view), before.generation_text, generation_text)
     state_change = (keys.state_field(view), before.state_text, state_text)

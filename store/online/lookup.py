@@ -110,8 +110,9 @@ class Lookup:
         """Returns which tiles were read of each windowed view, by its place, one mark per entity row."""
         found: dict[int, Sequence[TileMark | None]] = {}
         for group, (_, places) in zip(self.plan.groups, self._keys, strict=True):
-            for source in group.windowed_sources:
-                marks = list(chain.from_iterable(map(marks_of, self._tiles.get(source, ()))))
+            for source, view in zip(group.windowed_sources, group.windowed_views, strict=True):
+                parts = self._tiles.get(source, ())
+                marks = list(chain.from_iterable([marks_of(view, tiles) for tiles in parts]))
                 found[source] = (
                     marks if places is None else [None if place is None else marks[place] for place in places]
                 )

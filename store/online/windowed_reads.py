@@ -53,21 +53,30 @@ class ViewTiles(NamedTuple):
 class TileMark(NamedTuple):
     """What the stored tiles of a key hold of a windowed view: enough to know again which events they are made of.
 
-    `applied_through` is the highest log id applied, 0 for none; the seam is None where there was no materialization.
+    `applied_through` is the highest log id applied, 0 for none; where there was no materialization, that is None.
+
+    Attributes:
+        known_us: when the materialization began; `files` tells which files of the source it read.
+        fingerprint: of the definition that the tiles follow.
     """
 
     generation: int
     applied_through: int
     batch_end_us: int | None
     line_id: int | None
+    known_us: int | None
+    files: str | None
+    fingerprint: str
 
 
-def marks_of(tiles: ViewTiles) -> list[TileMark]:
+def marks_of(view: WindowedView, tiles: ViewTiles) -> list[TileMark]:
     """Returns the marks of the tiles of each entity key."""
-    seam = tiles.state.seam
-    end_us, line_id = (None, None) if seam is None else (seam.batch_end_us, seam.line_id)
-    generation = tiles.state.generation
-    return [TileMark(generation, applied_through(key.stream), end_us, line_id) for key in tiles.keys]
+    state = tiles.state
+    materialized: tuple[int | None, int | None, int | None, str | None] = None, None, None, None
+    if state.seam is not None:
+        materialized = state.seam.batch_end_us, state.seam.line_id, state.known_us, state.files
+    rest = *materialized, state.stream_fingerprint(view)
+    return [TileMark(state.generation, applied_through(key.stream), *rest) for key in tiles.keys]
 
 
 class Stored(NamedTuple):

@@ -40,11 +40,15 @@ class WindowState(NamedTuple):
         generation: of the materialization in force.
         fingerprint: of the definition that it follows, "" where there was none.
         seam: where it ends, None where there was none.
+        known_us: the clock's instant at which it began, None where there was none.
+        files: which files of the source it read, as `SeenFiles` says it.
     """
 
     generation: int = 1
     fingerprint: str = ""
     seam: Seam | None = None
+    known_us: int | None = None
+    files: str = ""
 
     def stream_fingerprint(self, view: "WindowedView") -> str:
         """Returns the fingerprint of the definition whose stream tiles go with the materialization in force."""
@@ -73,7 +77,8 @@ class WindowedView(NamedTuple):
 def _parsed(generation: bytes | None, state: bytes | None) -> WindowState:
     known: dict[str, Any] = {} if state is None else msgspec.json.decode(state)
     seam = Seam(*known["seam"]) if known.get("seam") else None
-    return WindowState(Generations.parse(generation).active, known.get("fingerprint", ""), seam)
+    active = Generations.parse(generation).active
+    return WindowState(active, known.get("fingerprint", ""), seam, known.get("known_us"), known.get("files", ""))
 
 
 @lru_cache(maxsize=1_024)

@@ -1,7 +1,7 @@
 """What all that works on the stream of one project shares: settings, Redis, the log, and where rows go."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ from feast.repo_config import RepoConfig
 from store.clock import Clock, clock_for
 from store.errors import ConfigError, LogEntryError, UnknownObject
 from store.feature_store import pushed_views
+from store.kernel.definitions import ViewDefinition
 from store.limits import REGISTRY_REFRESH_SECONDS
+from store.offline.accepted_events import end_keeping
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig
 from store.online.client import RedisSession
 from store.online.dead_letters import DeadLetter, keep_letters
 from store.online.stream_log import StreamLog, load_schema, open_log
 from store.snapshot import RegistrySnapshots, load_config
-from store.stream.routes import Route, route_of
+from store.stream.routes import Route, logged_windows, route_of
 from store.stream.rows import parsed_schema
 
 
@@ -47,10 +49,12 @@ class StreamContext:
         self.project: str = self.config.project
         self.clock: Clock = clock_for(repo_path)
         self.letters = 0
+        self.repo_path = repo_path
         self._snapshots = RegistrySnapshots(self.config, repo_path)
         self._refreshed = float("-inf")
         self._routes: dict[str, Route] = {}
         self._version: object = None
+        self._logged: Mapping[str, ViewDefinition] | None = None
         self._online = RedisOnlineStore()
         self.session: RedisSession = self._online.session(self.config)
         self.knowledge = self._online.knowledge(self.project)
@@ -92,6 +96,7 @@ class StreamContext:
         if snapshot is not self._version:
             self._version = snapshot
             self._routes.clear()
+            self._logged = None
 
     @property
     def store(self) -> FeatureStore:
@@ -127,6 +132,14 @@ class StreamContext:
                 return None
             self._routes[push_source] = route_of(self.config, push_source, views)
         return self._routes[push_source]
+
+    @property
+    def logged_views(self) -> Mapping[str, ViewDefinition]:
+        """The windowed views whose served values are logged, by their names in Redis; another one after a change."""
+        if self._logged is None:
+            self._logged = logged_windows(self.store)
+            end_keeping(self.repo_path, self._logged.keys())
+        return self._logged
 
     # --- rows -----------------------------------------------------------------------------------
 

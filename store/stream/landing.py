@@ -13,6 +13,7 @@ from store.limits import LAND_BYTES_MAX, LAND_ROWS_MAX, LAND_SECONDS
 from store.offline.logged_rows import AlreadyLanded, land_logged_rows
 from store.online.dead_letters import DeadLetter
 from store.stream.context import StreamContext
+from store.stream.keeping import KeepingQueue, KeptEvents
 from store.stream.routes import Route
 from store.stream.rows import rows_as_json
 
@@ -28,7 +29,7 @@ class QueuedRows:
 
 
 class LandingQueue:
-    """The rows of a worker's partitions that wait to land, in the order of the log.
+    """The rows of a worker's partitions that wait to land or to be kept for audits, in the order of the log.
 
     Attributes:
         rows: how many wait.
@@ -37,6 +38,7 @@ class LandingQueue:
     def __init__(self, context: StreamContext) -> None:
         self._context = context
         self._queued: list[QueuedRows] = []
+        self._keeping = KeepingQueue(context)
         self._since = float("inf")
         self.rows = 0
         self._bytes = 0
@@ -46,6 +48,21 @@ class LandingQueue:
         self._queued.append(rows)
         self.rows += len(rows.ids)
         self._bytes += rows.table.nbytes
+        self._since = min(self._since, time.monotonic())
+
+    def begin_keeping(self, partition: int, done: int) -> None:
+        """Notes that events of a partition are kept from now on, after an id up to which it is done with.
+
+        Raises:
+            SourceError: it cannot be noted.
+        """
+        self._keeping.begin(partition, done)
+
+    def keep(self, events: KeptEvents) -> None:
+        """Takes applied events that are to be kept."""
+        self._keeping.add(events)
+        self.rows += events.table.num_rows
+        self._bytes += events.table.nbytes
         self._since = min(self._since, time.monotonic())
 
     def due_in_seconds(self) -> float:
@@ -61,15 +78,16 @@ class LandingQueue:
 
     def holds(self, partition: int) -> bool:
         """Whether rows of a partition wait."""
-        return any(rows.partition == partition for rows in self._queued)
+        return self._keeping.holds(partition) or any(rows.partition == partition for rows in self._queued)
 
     def forget(self, partition: int) -> None:
         """Drops the rows of a partition that has another owner by now, who lands them."""
         self._queued = [rows for rows in self._queued if rows.partition != partition]
+        self._keeping.forget(partition)
         self._count()
 
     def flush(self) -> None:
-        """Lands all rows; what could not land stays, and is tried again by the next call.
+        """Lands and keeps all rows; what could not be written stays, and is tried again by the next call.
 
         Raises:
             SourceError, OutOfSpace: a source cannot take them now.
@@ -85,6 +103,10 @@ class LandingQueue:
                 failure = error
                 continue
             self._queued = [rows for rows in self._queued if rows.route.source.path != path]
+        try:
+            self._keeping.flush()
+        except (SourceError, OutOfSpace) as error:
+            failure = error
         self._count()
         if failure is not None:
             raise failure
@@ -139,8 +161,8 @@ class LandingQueue:
         self._context.bury([DeadLetter(place, part.route.push_source, row, "offline", reason, now_us)])
 
     def _count(self) -> None:
-        self.rows = sum(len(rows.ids) for rows in self._queued)
-        self._bytes = sum(rows.table.nbytes for rows in self._queued)
+        self.rows = sum(len(rows.ids) for rows in self._queued) + self._keeping.rows
+        self._bytes = sum(rows.table.nbytes for rows in self._queued) + self._keeping.byte_count
         self._since = time.monotonic() if self.rows else float("inf")
 
 

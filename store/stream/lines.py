@@ -6,7 +6,10 @@ owns is drained by whoever waits, with the worker's own code.
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
+
+from feast.repo_config import RepoConfig
 
 from store.errors import OnlineStoreTimeout
 from store.limits import LINE_SECONDS_MAX
@@ -18,7 +21,7 @@ from store.stream.worker import Partitions
 
 _POLL_SECONDS = 0.02
 
-__all__ = ["draw_line", "landed_line", "wait_for_line"]
+__all__ = ["draw_line", "have_events_kept", "landed_line", "wait_for_line"]
 
 
 def landed_line(context: StreamContext, view: str, seconds_max: float | None = None) -> int:
@@ -59,6 +62,22 @@ def wait_for_line(context: StreamContext, line: int, seconds_max: float | None =
             drain.take_free(waiting)
             if not drain.step():
                 time.sleep(_POLL_SECONDS)
+
+
+def have_events_kept(config: RepoConfig, repo: Path) -> None:
+    """Waits until all events that were applied have landed and, of logged views, are kept; nothing without a log.
+
+    Raises:
+        OnlineStoreTimeout: a worker does not come to it.
+        OnlineStoreError, ConfigError: as their names say.
+    """
+    context = StreamContext(repo, config)
+    try:
+        states = context.session.hold(read_states(context.log, range(context.log.partitions)))
+        if any(state.landed < state.last for state in states):
+            landed_line(context, "")
+    finally:
+        context.close()
 
 
 def _before(context: StreamContext, line: int) -> list[int]:

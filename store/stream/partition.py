@@ -6,7 +6,7 @@ the place that was recorded last.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -27,6 +27,7 @@ from store.kernel.log_entries import EntitySet, Events, Line, decode_entry, row_
 from store.kernel.stream_tiles import StreamEvent
 from store.kernel.windows import input_columns
 from store.limits import TRIM_ENTRIES_MAX
+from store.offline.accepted_events import accepted_rows
 from store.offline.row_transformations import RowTransformation
 from store.online.dead_letters import DeadLetter
 from store.online.stream_log import PartitionState, Raw, advance
@@ -35,6 +36,7 @@ from store.online.windows import apply_stream
 from store.stream.appending import by_partition
 from store.stream.context import StreamContext
 from store.stream.forwarding import Forwarder
+from store.stream.keeping import KeptEvents
 from store.stream.landing import LandingQueue, QueuedRows
 from store.stream.routes import Route, StreamedView
 from store.stream.rows import event_times, rows_as_json, table_of, window_values
@@ -70,6 +72,7 @@ class PartitionRun:
         self._lines = dict(state.lines)
         self._processed = 0
         self._queued_rows = 0
+        self._has_kept = False
         self._read: deque[tuple[int, int]] = deque()
 
     # --- reading ------------------------------------------------------------------------------
@@ -84,6 +87,7 @@ class PartitionRun:
             OnlineStoreError: Redis cannot serve.
             SourceError, OutOfSpace: rows before a line cannot land.
         """
+        self._landing.begin_keeping(self.partition, self.state.landed)
         self._read.extend((entry_id, len(content)) for entry_id, content in entries)
         pending: list[tuple[int, Events]] = []
         for entry_id, content in entries:
@@ -136,7 +140,10 @@ class PartitionRun:
             return
         events = rows.events
         if events.is_applied:
-            applied = [place for place, event in enumerate(rows.ids) if event > self.state.applied]
+            # What was applied and is not kept yet is applied again, which changes nothing.
+            is_kept = any(view.name in self._context.logged_views for view in route.views)
+            done_id = min(self.state.applied, self.state.landed) if is_kept else self.state.applied
+            applied = [place for place, event in enumerate(rows.ids) if event > done_id]
             try:
                 self._apply_rows(route, rows, table, applied)
             except (OnlineStoreError, RegistryUnavailable):
@@ -145,7 +152,7 @@ class PartitionRun:
                 _log.error("rows cannot be applied", push_source=route.push_source, exc_info=error)
                 for place in applied:
                     self._bury_row(route.push_source, table, place, rows.ids[place], repr(error))
-            self.rows_applied += len(applied)
+            self.rows_applied += sum(event > self.state.applied for event in rows.ids)
         if events.is_landed and events.line_ids is None:
             # The first ones may have landed before the worker before this one was killed.
             done = sum(event <= self.state.landed for event in rows.ids)
@@ -202,7 +209,28 @@ class PartitionRun:
                 events = events_as_they_are(view, rows, table, places, keys, times)
             else:
                 events = self._events_that_come_out(view.transformation, route, rows, table, places, keys)
-            self._apply_view(view, events, lambda event: rows.ids.index(event.log_id), (route, table))
+            failed = self._apply_view(view, events, lambda event: rows.ids.index(event.log_id), (route, table))
+            if view.name in self._context.logged_views:
+                self._keep(view, rows, table, events, failed)
+
+    def _keep(
+        self,
+        view: StreamedView,
+        rows: LoggedRows,
+        table: pa.Table,
+        events: Mapping[bytes, Sequence[StreamEvent]],
+        failed: Collection[int],
+    ) -> None:
+        """Has applied events kept for audits."""
+        applied = (event for of_key in events.values() for event in of_key)
+        fresh = [event for event in applied if event.log_id > self.state.landed and event.log_id not in failed]
+        if fresh:
+            fresh.sort(key=itemgetter(0))
+            place_of = {event: place for place, event in enumerate(rows.ids)}
+            places = [place_of[event.log_id] for event in fresh]
+            kept = accepted_rows(view.definition, self.partition, table.take(pa.array(places, pa.int64())), fresh)
+            self._landing.keep(KeptEvents(self.partition, self.state.landed, view.definition, kept))
+            self._has_kept = True
 
     def _events_that_come_out(
         self,
@@ -236,8 +264,9 @@ class PartitionRun:
 
     def _apply_view(
         self, view: StreamedView, events: dict[bytes, list[StreamEvent]], place_of: Any, origin: tuple[Route, pa.Table]
-    ) -> None:
-        """Applies the events of a view; where one cannot be applied, the others are."""
+    ) -> set[int]:
+        """Applies the events of a view; where one cannot be applied, the others are. Returns the ids of those."""
+        failed: set[int] = set()
         try:
             self._say_events(view, events)
         except _POISON:
@@ -249,6 +278,8 @@ class PartitionRun:
                         route, table = origin
                         reason = f"feature view {view.name!r} cannot take it: {error}"
                         self._bury_row(route.push_source, table, place_of(event), event.log_id, reason, view.name)
+                        failed.add(event.log_id)
+        return failed
 
     def _say_events(self, view: StreamedView, events: dict[bytes, list[StreamEvent]]) -> None:
         context = self._context
@@ -277,7 +308,7 @@ class PartitionRun:
 
     def landed(self) -> None:
         """Takes note that all rows that were queued have landed, and records it."""
-        if self._queued_rows:
+        if self._queued_rows or self._has_kept:
             self.record()
 
     def record(self) -> None:
@@ -300,6 +331,7 @@ class PartitionRun:
         self.rows_applied = 0
         if is_landed:
             self._queued_rows = 0
+            self._has_kept = False
         self._say_place(before)
 
     def _say_place(self, before: PartitionState) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as pat
+import structlog
+from feast import FeatureStore
 from feast.infra.offline_stores.file_source import FileSource
 from feast.repo_config import RepoConfig
 
@@ -21,6 +23,8 @@ from store.offline.row_transformations import RowTransformation, transformation_
 from store.offline.sources import file_source
 from store.stream.rows import is_window_type
 from store.windows_from_feast import is_windowed
+
+_log = structlog.get_logger("larder.ingest")
 
 
 def entity_set_of(definition: ViewDefinition) -> EntitySet:
@@ -163,3 +167,32 @@ def route_of(config: RepoConfig, push_source: str, views: Sequence[Any]) -> Rout
         timestamp_field=mapping.get(source.timestamp_field, source.timestamp_field),
         created=mapping.get(created, created),
     )
+
+
+def logged_windows(store: FeatureStore) -> dict[str, ViewDefinition]:
+    """Returns the windowed views that any logged feature service reads, by their names in Redis.
+
+    One that cannot be served as declared is none of them, and keeps no worker from its work.
+    """
+    views = {view.name: view for view in store.list_all_feature_views()}
+    wanted: dict[str, Any] = {}
+    for service in store.list_feature_services():
+        if service.logging_config is None:
+            continue
+        for projection in service.feature_view_projections:
+            view = views.get(projection.name)
+            # An on-demand view reads others, whose values are logged with its own.
+            sources = getattr(view, "source_feature_view_projections", {})
+            for name in (projection.name, *(source.name for source in sources.values())):
+                if name in views and is_windowed(views[name]):
+                    wanted[name] = views[name]
+    is_versioned = store.config.registry.enable_online_feature_view_versioning
+    logged: dict[str, ViewDefinition] = {}
+    for view in wanted.values():
+        try:
+            definition = view_definition(store.project, view, is_versioned=is_versioned)
+        except DefinitionError as error:
+            _log.error("events of a logged view are not kept", view=view.name, reason=str(error))
+        else:
+            logged[definition.name] = definition
+    return logged

@@ -1,0 +1,178 @@
+"""Windowed values are recomputed from what was known when they were served; planted skew is told by its cause."""
+
+from datetime import timedelta
+from typing import Any
+
+import pandas as pd
+from feast.aggregation import Aggregation
+from feast.data_source import PushMode
+
+from store.definitions_from_feast import view_definition
+from store.erasure import Eraser
+from store.kernel.definitions import ViewDefinition
+from store.kernel.keys import entity_key_encoder, stream_tiles_key
+from tests.audit.clicks_shop import NOW, ClicksShop
+from tests.audit.logged_shop import causes_of, different, features_of, lost_of
+from tests.stores import PROJECT
+from tests.stream.shop import DAY, HOUR, by_page, by_user, clicks
+
+MINUTE = timedelta(minutes=1)
+BY_USER = {"by_user:count_worth_1h", "by_user:sum_worth_1d", "by_user:last3"}
+COUNT = "count_worth_1h"
+ALL = BY_USER | {"page_clicks:sum_worth"}
+
+
+def _definition(view: Any) -> ViewDefinition:
+    return view_definition(PROJECT, view)
+
+
+def later(shop: ClicksShop, worths: list[float | None], user: int = 1, ago: float = 1) -> pd.DataFrame:
+    """Returns clicks of some minutes before the shop's time."""
+    return clicks(worths, user=user, minutes=(NOW - shop.now) / MINUTE + ago)
+
+
+def test_what_was_served_is_reproduced_and_as_trained(clicks_shop: ClicksShop) -> None:
+    shop = clicks_shop
+    shop.push(clicks([1.0, 2.0]))
+    shop.push(clicks([5.0], user=2, page="cart"))
+    shop.work()
+    assert shop.serve([1, 2, 3, None], ["home", "cart", "none", None])["results"][1]["values"] != []
+    shop.materialize()
+    shop.serve([1, 2])
+    shop.wait(2 * HOUR)
+    shop.push(later(shop, [7.0, None]))
+    shop.work()
+    shop.serve([1, 2])
+    told = shop.audit()
+    assert (causes_of(told), lost_of(told), different(told)) == ({}, {}, {})
+    assert told["is_clean"] is True
+    assert set(features_of(told)) == ALL
+    assert {feature["audited"] for feature in features_of(told).values()} == {8}
+    assert told["services"][0]["not_audited"] == {}
+
+
+def test_an_event_pushed_online_only_is_told(clicks_shop: ClicksShop) -> None:
+    clicks_shop.push(clicks([1.0]), PushMode.ONLINE)
+    clicks_shop.work()
+    clicks_shop.serve([1, 2], ["home", "cart"])
+    told = clicks_shop.audit()
+    assert (told["is_clean"], lost_of(told)) == (True, {})
+    assert causes_of(told) == {name: {"online only": 1} for name in ALL}
+
+
+def test_an_event_that_came_after_the_request_is_late(clicks_shop: ClicksShop) -> None:
+    clicks_shop.serve([1], ["home"])
+    clicks_shop.wait(MINUTE)
+    clicks_shop.push(clicks([1.0]))
+    clicks_shop.work()
+    told = clicks_shop.audit()
+    assert (told["is_clean"], lost_of(told)) == (True, {})
+    assert causes_of(told) == {name: {"late": 1} for name in ALL}
+
+
+def test_an_event_that_no_worker_had_applied_is_told(clicks_shop: ClicksShop) -> None:
+    clicks_shop.push(clicks([1.0]))
+    clicks_shop.serve([1], ["home"])
+    told = clicks_shop.audit()
+    assert (told["is_clean"], lost_of(told)) == (True, {})
+    assert causes_of(told) == {name: {"not yet applied": 1} for name in ALL}
+
+
+def test_an_event_that_never_came_by_the_stream_waits_for_its_materialization(clicks_shop: ClicksShop) -> None:
+    shop = clicks_shop
+    shop.push(clicks([2.0], minutes=60 * 12 + 5), PushMode.OFFLINE)
+    shop.materialize()
+    shop.push(clicks([1.0]), PushMode.OFFLINE)
+    shop.push(clicks([4.0], minutes=60 * 12 + 6), PushMode.OFFLINE)
+    shop.serve([1], ["home"])
+    shop.wait(DAY / 2)
+    shop.materialize()
+    shop.serve([1], ["home"])
+    told = shop.audit()
+    assert (told["is_clean"], lost_of(told), different(told)) == (True, {}, {})
+    assert causes_of(told) == {name: {"not materialized": 1} for name in ALL}
+
+
+def test_an_event_dropped_from_tiles_fails_the_audit(clicks_shop: ClicksShop) -> None:
+    shop = clicks_shop
+    shop.push(clicks([1.0], minutes=30))
+    shop.work()
+    definition = _definition(by_user())
+    key = entity_key_encoder("shop", definition.join_keys).encode([1])
+    assert key is not None
+    tiles = stream_tiles_key(key, "by_user", definition.fingerprint)
+    client = shop.server.client()
+    (dropped,) = [name for name in client.hkeys(tiles) if name]
+    shop.push(clicks([2.0], minutes=2))
+    shop.work()
+    assert client.hdel(tiles, dropped) == 1
+    shop.serve([1, 2], ["home", "cart"])
+    told = shop.audit()
+    assert told["is_clean"] is False
+    assert different(told) == dict.fromkeys(BY_USER, 1)
+    assert causes_of(told) == {name: {"None": 1} for name in BY_USER}
+
+
+def test_a_changed_definition_is_told(clicks_shop: ClicksShop) -> None:
+    shop = clicks_shop
+    shop.push(clicks([1.0, 2.0]))
+    shop.work()
+    shop.serve([1])
+    shorter = by_user(
+        aggregations=[
+            Aggregation(column="worth", function="count", time_window=MINUTE * 2, slide_interval=MINUTE, name=COUNT),
+            Aggregation(column="worth", function="sum", time_window=DAY, name="sum_worth_1d"),
+            Aggregation(column="worth", function="last_3", time_window=DAY, name="last3"),
+        ]
+    )
+    shop.define(shorter, by_page())
+    told = shop.audit()
+    assert told["is_clean"] is True
+    assert lost_of(told)["by_user:count_worth_1h"] == {"older definition": 1}
+    assert causes_of(told) == {"by_user:count_worth_1h": {"older definition": 1}}
+
+
+def test_a_clock_set_back_serves_the_future(clicks_shop: ClicksShop) -> None:
+    shop = clicks_shop
+    shop.push(clicks([1.0]))
+    shop.work()
+    shop.set_back(2 * HOUR)
+    shop.serve([1], ["home"])
+    told = shop.audit()
+    assert (told["is_clean"], different(told), lost_of(told)) == (True, {}, {})
+    assert causes_of(told) == {name: {"future": 1} for name in ALL}
+
+
+def test_an_erased_key_is_told(clicks_shop: ClicksShop) -> None:
+    shop = clicks_shop
+    shop.push(clicks([1.0]))
+    shop.push(clicks([2.0], user=2, page="cart"))
+    shop.work()
+    shop.serve([1, 2], ["home", "cart"])
+    shop.wait(MINUTE)
+    assert Eraser(shop.store, "user_id=1").erase().is_proven
+    assert shop.accepted("by_user") == [2.0]
+    told = shop.audit()
+    assert {name: lost_of(told)[name] for name in BY_USER} == {name: {"erased": 1} for name in BY_USER}
+    assert {name: causes_of(told)[name] for name in BY_USER} == {name: {"erased": 1} for name in BY_USER}
+
+
+def test_events_of_before_the_view_was_logged_are_no_longer_known(clicks_shop: ClicksShop) -> None:
+    shop = clicks_shop
+    shop.define(by_user(), is_logged=False)
+    shop.push(clicks([1.0]), PushMode.ONLINE)
+    shop.work()
+    shop.define(by_user())
+    shop.push(clicks([2.0], minutes=2))
+    shop.work()
+    assert shop.accepted("by_user") == [2.0]
+    shop.serve([1])
+    told = shop.audit()
+    assert told["is_clean"] is True
+    assert lost_of(told) == {name: {"not kept": 1} for name in BY_USER}
+    shop.wait(DAY + 2 * HOUR)
+    shop.push(later(shop, [3.0]))
+    shop.work()
+    shop.serve([1])
+    told = shop.audit()
+    assert features_of(told)["by_user:sum_worth_1d"]["reproduction"]["equal"] == 1, "no window reaches back so far"
