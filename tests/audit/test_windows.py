@@ -1,9 +1,11 @@
 """Windowed values are recomputed from what was known when they were served; planted skew is told by its cause."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from feast import PushSource
 from feast.aggregation import Aggregation
 from feast.data_source import PushMode
 
@@ -13,8 +15,9 @@ from store.kernel.definitions import ViewDefinition
 from store.kernel.keys import entity_key_encoder, stream_tiles_key
 from tests.audit.clicks_shop import NOW, ClicksShop
 from tests.audit.logged_shop import causes_of, different, features_of, lost_of
+from tests.redis_servers import RedisServer
 from tests.stores import PROJECT
-from tests.stream.shop import DAY, HOUR, by_page, by_user, clicks
+from tests.stream.shop import DAY, HOUR, by_page, by_user, clicks, clicks_source
 
 MINUTE = timedelta(minutes=1)
 BY_USER = {"by_user:count_worth_1h", "by_user:sum_worth_1d", "by_user:last3"}
@@ -176,3 +179,47 @@ def test_events_of_before_the_view_was_logged_are_no_longer_known(clicks_shop: C
     shop.serve([1])
     told = shop.audit()
     assert features_of(told)["by_user:sum_worth_1d"]["reproduction"]["equal"] == 1, "no window reaches back so far"
+
+
+def test_a_key_that_expired_is_told(tmp_path: Path, server: RedisServer) -> None:
+    server.client().flushall()
+    shop = ClicksShop(tmp_path / "repo", server, key_ttl_seconds=3_600)
+    shop.push(clicks([1.0]))
+    shop.work()
+    definition = _definition(by_user())
+    key = entity_key_encoder("shop", definition.join_keys).encode([1])
+    assert key is not None
+    assert server.client().delete(stream_tiles_key(key, "by_user", definition.fingerprint)) == 1
+    shop.wait(MINUTE)
+    shop.push(later(shop, [2.0]))
+    shop.work()
+    shop.serve([1], ["home"])
+    told = shop.audit()
+    assert told["is_clean"] is True
+    assert lost_of(told) == {name: {"key ttl": 1} for name in BY_USER}
+    assert causes_of(told) == {name: {"key ttl": 1} for name in BY_USER}
+    shop.close()
+
+
+def test_rows_of_a_users_own_job_count_from_their_materialization_on(tmp_path: Path, server: RedisServer) -> None:
+    server.client().flushall()
+    source = PushSource(name="clicks", batch_source=clicks_source(), tags={"external": "true"})
+    shop = ClicksShop(tmp_path / "repo", server, [by_user(source=source)])
+    shop.write_source(clicks([1.0], minutes=60 * 12 + 30))
+    shop.materialize()
+    shop.wait(10 * MINUTE)
+    pushed, unpushed = later(shop, [2.0]), later(shop, [3.0], ago=2)
+    shop.push(pushed, PushMode.ONLINE)
+    shop.work()
+    shop.serve([1])
+    both = pd.concat([clicks([1.0], minutes=60 * 12 + 30), pushed], ignore_index=True)
+    shop.write_source(both)
+    told = shop.audit()
+    assert (told["is_clean"], causes_of(told), lost_of(told)) == (True, {}, {}), "the job brought the same event"
+    shop.write_source(pd.concat([both, unpushed], ignore_index=True))
+    told = shop.audit()
+    assert (told["is_clean"], lost_of(told)) == (True, {})
+    assert causes_of(told) == {name: {"not materialized": 1} for name in BY_USER}
+    shop.write_source(clicks([9.0], minutes=60 * 12 + 30))
+    assert lost_of(shop.audit())["by_user:sum_worth_1d"] == {"source rewritten": 1}
+    shop.close()
