@@ -1,5 +1,6 @@
 """Windowed values are recomputed from what was known when they were served; planted skew is told by its cause."""
 
+import inspect
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ ALL = BY_USER | {"page_clicks:sum_worth"}
 
 def _definition(view: Any) -> ViewDefinition:
     return view_definition(PROJECT, view)
+
+
+def doubled(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows[rows["worth"] > 0]
+    return rows.assign(worth=rows["worth"] * 2)
 
 
 def later(shop: ClicksShop, worths: list[float | None], user: int = 1, ago: float = 1) -> pd.DataFrame:
@@ -222,4 +228,22 @@ def test_rows_of_a_users_own_job_count_from_their_materialization_on(tmp_path: P
     assert causes_of(told) == {name: {"not materialized": 1} for name in BY_USER}
     shop.write_source(clicks([9.0], minutes=60 * 12 + 30))
     assert lost_of(shop.audit())["by_user:sum_worth_1d"] == {"source rewritten": 1}
+    shop.close()
+
+
+def test_events_of_transformed_rows_are_kept_as_they_come_out(tmp_path: Path, server: RedisServer) -> None:
+    server.client().flushall()
+    view = by_user(udf=doubled, udf_string=inspect.getsource(doubled), mode="pandas")
+    shop = ClicksShop(tmp_path / "repo", server, [view])
+    shop.push(clicks([4.0, -1.0], minutes=60 * 12 + 30))
+    shop.work()
+    shop.materialize()
+    shop.push(clicks([2.0, -5.0]))
+    shop.push(clicks([8.0]), PushMode.ONLINE)
+    shop.work()
+    assert shop.accepted("by_user") == [8.0, 4.0, 16.0]
+    assert shop.serve([1])["results"][0] is not None
+    told = shop.audit()
+    assert (told["is_clean"], different(told), lost_of(told)) == (True, {}, {})
+    assert causes_of(told) == {name: {"online only": 1} for name in BY_USER}
     shop.close()
