@@ -35,13 +35,16 @@ class ReadFiles:
 
     def __init__(self, source: Source, clock: Clock) -> None:
         self._files = declared_files(source)
-        self._own = SeenFiles.of(source).own
         self.came_us: Ints = np.array([came_us(file, clock) for file in self._files] or [0], dtype=np.int64)
 
-    def is_rewritten(self, files: str) -> bool:
-        """Whether the source's own files are others today than those that a materialization read."""
+    @lru_cache(maxsize=256)  # noqa: B019 - lives as long as one audit
+    def _own_read(self, files: str) -> frozenset[str] | None:
         seen = SeenFiles.parse(files)
-        return seen is not None and seen.own != self._own
+        return None if seen is None else seen.own_read(self._files)
+
+    def is_rewritten(self, files: str) -> bool:
+        """Whether any of the source's own files that a materialization read is not there any more as it was."""
+        return self._own_read(files) is None
 
     @lru_cache(maxsize=256)  # noqa: B019 - lives as long as one audit
     def unsure(self, files: str) -> Truths:
@@ -60,10 +63,13 @@ class ReadFiles:
         """
         seen = SeenFiles.parse(files)
         read = []
+        own = self._own_read(files)
         for place, file in enumerate(self._files):
             said = Seen(was_read=True, is_sure=False)
-            if seen is not None:
-                said = seen.landed(file) if file.is_landed else Seen(was_read=True, is_sure=seen.own == self._own)
+            if seen is not None and file.is_landed:
+                said = seen.landed(file)
+            elif own is not None:
+                said = Seen(was_read=file.path in own, is_sure=True)
             is_early = known_us is not None and int(self.came_us[place]) <= known_us
             read.append(said.was_read if said.is_sure else not by_time or is_early)
         return np.array(read or [True], dtype=bool)

@@ -124,7 +124,8 @@ class ClicksShop:
         self.store.registry.refresh()
         return as_json(audit(self.store, ["clicks"], span or Span()))
 
-    def write_source(self, rows: pd.DataFrame) -> None:
-        """Writes the file of clicks anew, by a job of the user's own."""
+    def write_source(self, rows: pd.DataFrame, name: str = "clicks.parquet") -> None:
+        """Writes the file of clicks anew, or another one, by a job of the user's own."""
+        (self.repo / "data" / name).parent.mkdir(exist_ok=True)
         columns = [pa.array(rows[field.name], field.type, from_pandas=False) for field in COLUMNS]
-        pq.write_table(pa.table(columns, schema=COLUMNS), self.repo / "data" / "clicks.parquet")
+        pq.write_table(pa.table(columns, schema=COLUMNS), self.repo / "data" / name)

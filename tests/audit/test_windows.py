@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from feast import PushSource
+import pytest
+from feast import FileSource, PushSource
 from feast.aggregation import Aggregation
 from feast.data_source import PushMode
 
 from store.definitions_from_feast import view_definition
 from store.erasure import Eraser
-from store.kernel.definitions import ViewDefinition
+from store.errors import ConfigError
 from store.kernel.keys import entity_key_encoder, stream_tiles_key
 from tests.audit.clicks_shop import NOW, ClicksShop
 from tests.audit.logged_shop import causes_of, different, features_of, lost_of
@@ -26,8 +27,11 @@ COUNT = "count_worth_1h"
 ALL = BY_USER | {"page_clicks:sum_worth"}
 
 
-def _definition(view: Any) -> ViewDefinition:
-    return view_definition(PROJECT, view)
+def _tiles_of_user_1(view: Any) -> bytes:
+    definition = view_definition(PROJECT, view)
+    key = entity_key_encoder(PROJECT, definition.join_keys).encode([1])
+    assert key is not None
+    return stream_tiles_key(key, definition.name, definition.fingerprint)
 
 
 def doubled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -106,10 +110,7 @@ def test_an_event_dropped_from_tiles_fails_the_audit(clicks_shop: ClicksShop) ->
     shop = clicks_shop
     shop.push(clicks([1.0], minutes=30))
     shop.work()
-    definition = _definition(by_user())
-    key = entity_key_encoder("shop", definition.join_keys).encode([1])
-    assert key is not None
-    tiles = stream_tiles_key(key, "by_user", definition.fingerprint)
+    tiles = _tiles_of_user_1(by_user())
     client = shop.server.client()
     (dropped,) = [name for name in client.hkeys(tiles) if name]
     shop.push(clicks([2.0], minutes=2))
@@ -192,10 +193,7 @@ def test_a_key_that_expired_is_told(tmp_path: Path, server: RedisServer) -> None
     shop = ClicksShop(tmp_path / "repo", server, key_ttl_seconds=3_600)
     shop.push(clicks([1.0]))
     shop.work()
-    definition = _definition(by_user())
-    key = entity_key_encoder("shop", definition.join_keys).encode([1])
-    assert key is not None
-    assert server.client().delete(stream_tiles_key(key, "by_user", definition.fingerprint)) == 1
+    assert server.client().delete(_tiles_of_user_1(by_user())) == 1
     shop.wait(MINUTE)
     shop.push(later(shop, [2.0]))
     shop.work()
@@ -247,3 +245,41 @@ def test_events_of_transformed_rows_are_kept_as_they_come_out(tmp_path: Path, se
     assert (told["is_clean"], different(told), lost_of(told)) == (True, {}, {})
     assert causes_of(told) == {name: {"online only": 1} for name in BY_USER}
     shop.close()
+
+
+def test_files_that_a_job_adds_hide_no_fault(tmp_path: Path, server: RedisServer) -> None:
+    server.client().flushall()
+    source = FileSource(path="data/clicks", timestamp_field="at", created_timestamp_column="created")
+    view = by_user(source=PushSource(name="clicks", batch_source=source))
+    shop = ClicksShop(tmp_path / "repo", server)
+    shop.write_source(clicks([1.0], minutes=60 * 12 + 30), "clicks/1.parquet")
+    shop.define(view)
+    shop.materialize()
+    shop.push(clicks([2.0]))
+    shop.work()
+    shop.serve([1])
+    shop.wait(MINUTE)
+    shop.write_source(clicks([4.0], minutes=60 * 12 + 31), "clicks/0.parquet")
+    told = shop.audit()
+    assert (told["is_clean"], different(told), lost_of(told)) == (True, {}, {})
+    assert causes_of(told)["by_user:sum_worth_1d"] == {"late": 1}
+    tiles = _tiles_of_user_1(view)
+    (dropped,) = [name for name in server.client().hkeys(tiles) if name]
+    server.client().hdel(tiles, dropped)
+    shop.serve([1])
+    told = shop.audit()
+    assert (told["is_clean"], lost_of(told)) == (False, {})
+    assert different(told) == dict.fromkeys(BY_USER, 1)
+    shop.close()
+
+
+def test_a_damaged_note_of_kept_events_is_named(clicks_shop: ClicksShop) -> None:
+    clicks_shop.push(clicks([1.0]), PushMode.ONLINE)
+    clicks_shop.work()
+    tiles, client = _tiles_of_user_1(by_user()), clicks_shop.server.client()
+    client.hdel(tiles, *[name for name in client.hkeys(tiles) if name])
+    clicks_shop.serve([1], ["home"])
+    (note,) = (clicks_shop.repo / "data" / "accepted" / "by_user").glob("*/begun.json")
+    note.write_text("{")
+    with pytest.raises(ConfigError, match=r"begun\.json.*cannot be understood; delete it"):
+        clicks_shop.audit()
