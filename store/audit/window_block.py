@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from store.clock import Clock
-from store.kernel.algebra import NO_CREATED, is_counted
+from store.kernel.algebra import NO_CREATED
 from store.kernel.definitions import ViewDefinition
 from store.kernel.instants import Ints, Truths
 from store.kernel.known_events import NO_ID, Asked, KeyedEvents, Known, on_batch_side, on_stream_side, values_of
@@ -249,13 +249,13 @@ class EventBlock:
         batch, stream = self._sides(part, known, by_time=self._blocks.files.is_rewritten(known.files))
         place = self._blocks.inputs.index(window.column)
         values, is_valid = self._events.values[place][part], self._events.is_valid[place][part]
-        counted = [bool(v) and is_counted(value) for v, value in zip(is_valid.tolist(), values.tolist(), strict=True)]
+        has_value = is_valid & ~np.isnan(values) if values.dtype == np.float64 else is_valid
         return Differing(
             self._events,
             part,
             batch,
             stream,
-            np.array(counted, dtype=bool),
+            has_value,
             self._blocks.files.came_us,
             self._blocks.definition.is_external,
         )

@@ -109,7 +109,7 @@ class Differing:
         )
         if self.is_external:
             missing, extra = self._unmatched(missing, extra)
-        causes = {self._why_missing(place, known) for place in np.flatnonzero(missing).tolist()}
+        causes = self._why_missing(np.flatnonzero(missing), known)
         causes |= {self._why_extra(place) for place in np.flatnonzero(extra).tolist()}
         return None if None in causes else next((cause for cause in _ORDER if cause in causes), None)
 
@@ -138,36 +138,49 @@ class Differing:
         ]
         return (int(self.events.event_us[at]), *said)
 
-    def _why_missing(self, place: int, known: Known) -> Cause | None:
-        """Returns why an event that the source holds was not known."""
-        events, at = self.events, self.part.start + place
-        copies = self._copies(place)
-        if len(copies):
-            if (copies <= known.applied_through).any():
-                return None if not self.is_external else Cause.NOT_MATERIALIZED
-            arrived_us = int(events.line_ids[at]) if events.line_ids[at] != NO_ID else int(copies.min())
-            return Cause.LATE if arrived_us > known.at_us + _IDS_AHEAD_US else Cause.NOT_YET_APPLIED
-        if events.line_ids[at] != NO_ID:
-            if events.line_ids[at] > known.at_us + _IDS_AHEAD_US:
-                return Cause.LATE
-            return Cause.NOT_YET_APPLIED if events.line_ids[at] > known.applied_through else None
-        created_us = int(events.created_us[at])
-        came_us = int(self.came_us[events.files[at]])
-        is_late = created_us > known.at_us or came_us > known.at_us
-        return Cause.LATE if is_late else Cause.NOT_MATERIALIZED
+    def _why_missing(self, places: Ints, known: Known) -> set[Cause | None]:
+        """Returns why events that the source holds were not known."""
+        line_ids = self.events.line_ids[self.part][places]
+        arrived_us, log_ids = line_ids.copy(), self._log_ids(line_ids)
+        if self.is_external:
+            log_ids = np.array([self._log_id_by_content(place) for place in places.tolist()], dtype=np.int64)
+            arrived_us = log_ids
+        by_log = log_ids != NO_ID
+        is_late = arrived_us > known.at_us + _IDS_AHEAD_US
+        # What was not accepted for this key, and yet landed from the log, is judged by where it entered the log.
+        is_applied = np.where(by_log, log_ids, line_ids) <= known.applied_through
+        came = by_log | (line_ids != NO_ID)
+        created_us = self.events.created_us[self.part][places]
+        came_us = self.came_us[self.events.files[self.part][places]]
+        is_new = (created_us > known.at_us) | (came_us > known.at_us)
+        found: dict[Cause | None, Truths] = {
+            Cause.LATE: (came & is_late) | (~came & is_new),
+            Cause.NOT_YET_APPLIED: came & ~is_late & ~is_applied,
+            Cause.NOT_MATERIALIZED if self.is_external else None: came & ~is_late & is_applied,
+        }
+        causes = {cause for cause, which in found.items() if which.any()}
+        return causes | ({Cause.NOT_MATERIALIZED} if (~came & ~is_new).any() else set())
 
-    def _copies(self, place: int) -> Ints:
-        """Returns the log ids under which an event of the source was accepted for this key."""
-        events, at = self.events, self.part.start + place
-        accepted = np.flatnonzero(~events.is_source[self.part])
-        if events.line_ids[at] != NO_ID:
-            accepted = accepted[events.line_ids[self.part][accepted] == events.line_ids[at]]
-        elif self.is_external:
-            content = self._content(place)
-            accepted = np.array([n for n in accepted.tolist() if self._content(n) == content], dtype=np.int64)
-        else:
-            accepted = accepted[:0]
-        return np.asarray(events.log_ids[self.part][accepted])
+    def _log_ids(self, line_ids: Ints) -> Ints:
+        """Returns the log ids under which events were accepted for this key, `NO_ID` for those that were not."""
+        is_accepted = ~self.events.is_source[self.part]
+        known_lines, known_logs = (
+            self.events.line_ids[self.part][is_accepted],
+            self.events.log_ids[self.part][is_accepted],
+        )
+        if not len(known_lines):
+            return np.full(len(line_ids), NO_ID, dtype=np.int64)
+        order = np.argsort(known_lines)
+        known_lines, known_logs = known_lines[order], known_logs[order]
+        at = np.minimum(np.searchsorted(known_lines, line_ids), len(known_lines) - 1)
+        return np.where((known_lines[at] == line_ids) & (line_ids != NO_ID), known_logs[at], NO_ID)
+
+    def _log_id_by_content(self, place: int) -> int:
+        """Returns the least log id of an accepted event with the time and values of one of the source."""
+        content = self._content(place)
+        accepted = np.flatnonzero(~self.events.is_source[self.part])
+        same = [n for n in accepted.tolist() if self._content(n) == content]
+        return min(self.events.log_ids[self.part][same].tolist(), default=NO_ID)
 
     def _why_extra(self, place: int) -> Cause:
         """Returns why an event that counted is not in the source."""
