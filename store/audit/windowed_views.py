@@ -37,7 +37,7 @@ Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Vectors:
+class Vectors:
     """What a block of logged rows says of one windowed view.
 
     Attributes:
@@ -128,7 +128,7 @@ class WindowedView:
         trained = answer.trained(f"{self.prefix}{feature.name}") if feature.name in self.view.names else None
         return equal_values(feature.declared, answer.logged(feature.column), trained)
 
-    def _vectors(self, answer: Answer) -> _Vectors:
+    def _vectors(self, answer: Answer) -> Vectors:
         columns = [answer.table.column(name).to_pylist() for name in self.view.logged.key_columns]
         keys = [None if None in key else key for key in zip(*columns, strict=True)] if columns else [()] * len(answer)
         at_us = integers(answer.logged(REQUEST_TIME)).tolist()
@@ -139,9 +139,9 @@ class WindowedView:
             else None
             for at, _, applied, end_us, line_id, known_us, files, fingerprint in zip(at_us, *told, strict=True)
         ]
-        return _Vectors(keys, known)
+        return Vectors(keys, known)
 
-    def _blocks(self, vectors: _Vectors) -> Iterator[tuple[EventBlock, list[int]]]:
+    def _blocks(self, vectors: Vectors) -> Iterator[tuple[EventBlock, list[int]]]:
         if self.view.definition is None or not self._windows:
             return
         for keys, places in vectors.by_keys():
@@ -164,13 +164,13 @@ class WindowedView:
         return self.view.definition
 
     @staticmethod
-    def _known(vectors: _Vectors, place: int) -> Known:
+    def _known(vectors: Vectors, place: int) -> Known:
         known = vectors.known[place]
         assert known is not None, "a row with a key was merged from something"
         return known
 
     @staticmethod
-    def _key(vectors: _Vectors, place: int) -> Key:
+    def _key(vectors: Vectors, place: int) -> Key:
         key = vectors.keys[place]
         assert key is not None, "it was chosen by its key"
         return key

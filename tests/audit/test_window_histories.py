@@ -9,8 +9,10 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from feast import FeatureService
+from feast.data_source import PushMode
 from feast.feature_logging import LoggingConfig
 from feast.infra.offline_stores.file_source import FileLoggingDestination
 from feast.types import Int64, String
@@ -18,12 +20,15 @@ from feast.types import Int64, String
 from cli.audit import as_json
 from store.audit.audit import audit
 from store.audit.log import Span
+from store.clock import from_us
+from store.definitions_from_feast import view_definition
 from store.kernel.judging import Cause
+from store.kernel.keys import entity_key_encoder, stream_tiles_key
 from store.requests import LookupRequest
 from store.service import StoreService
 from tests.audit.logged_shop import causes_of, different, features_of, lost_of
 from tests.redis_servers import RedisServer
-from tests.stores import yaml_of
+from tests.stores import PROJECT, yaml_of
 from tests.stream.shop import PAGE, USER
 from tests.stream.test_one_answer import PAGES, USERS, Scenario, view
 
@@ -103,3 +108,23 @@ def test_every_vector_is_reproduced(scenario: LoggedScenario) -> None:
 def test_every_vector_is_reproduced_for_long(scenario: LoggedScenario) -> None:
     scenario.live(30)
     assert len(_judge(scenario)) > 1
+
+
+@pytest.mark.parametrize("scenario", [(3, False)], indirect=True, ids=str)
+def test_an_event_lost_in_the_middle_of_a_life_is_found(scenario: LoggedScenario, server: RedisServer) -> None:
+    scenario.live(4)
+    now = from_us(scenario.now_us)
+    row = {"user_id": [1], "page": ["page 1"], "at": [now], "created": [now], "worth": [7.25]}
+    scenario.store.push("clicks", pd.DataFrame(row), to=PushMode.ONLINE_AND_OFFLINE)
+    scenario._work()
+    definition = view_definition(PROJECT, scenario.store.get_stream_feature_view("by_user"))
+    key = entity_key_encoder(PROJECT, definition.join_keys).encode([1])
+    assert key is not None
+    tiles = stream_tiles_key(key, "by_user", definition.fingerprint)
+    newest = max(name for name in server.client().hkeys(tiles) if name and name[1:2] == b"\x00")
+    assert server.client().hdel(tiles, newest) == 1
+    scenario.look_up()
+    told = as_json(audit(scenario.store, ["clicks"], Span()))
+    assert told["is_clean"] is False
+    assert {name for name, count in different(told).items() if count} >= {"by_user:count_10m", "by_user:sum_2d"}
+    assert {each["key"]["user_id"] for each in told["differences"] if each["judgement"] == "reproduction"} == {1}

@@ -11,10 +11,13 @@ from feast import FileSource, PushSource
 from feast.aggregation import Aggregation
 from feast.data_source import PushMode
 
+from store.audit.windowed_views import Vectors
 from store.definitions_from_feast import view_definition
 from store.erasure import Eraser
 from store.errors import ConfigError
 from store.kernel.keys import entity_key_encoder, stream_tiles_key
+from store.kernel.known_events import Known
+from store.limits import AUDIT_WINDOW_KEYS as KEYS_MAX
 from tests.audit.clicks_shop import NOW, ClicksShop
 from tests.audit.logged_shop import causes_of, different, features_of, lost_of
 from tests.redis_servers import RedisServer
@@ -283,3 +286,12 @@ def test_a_damaged_note_of_kept_events_is_named(clicks_shop: ClicksShop) -> None
     note.write_text("{")
     with pytest.raises(ConfigError, match=r"begun\.json.*cannot be understood; delete it"):
         clicks_shop.audit()
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (KEYS_MAX, [KEYS_MAX]), (KEYS_MAX + 1, [KEYS_MAX, 1])])
+def test_events_of_a_bounded_number_of_keys_are_held_at_a_time(count: int, sizes: list[int]) -> None:
+    known = Known(0, None, 0, None, "", "", 0)
+    vectors = Vectors([(key % count,) for key in range(2 * count)], [known] * (2 * count))
+    chunks = list(vectors.by_keys())
+    assert [len(keys) for keys, _ in chunks] == sizes
+    assert sorted(place for _, places in chunks for place in places) == list(range(2 * count))
