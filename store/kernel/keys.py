@@ -325,6 +325,8 @@ def batch_tiles_key(entity_key: bytes, view: str, generation: int) -> bytes:
 def stream_tiles_key(entity_key: bytes, view: str, fingerprint: str) -> bytes:
     """Returns the Redis key of the tiles that the stream makes of a windowed view's events for one entity key.
 
+    The letter before the fingerprint stands for the form of the entries: another form takes another letter.
+
     Args:
         fingerprint: of the definition by which they are made: another definition has other tiles.
     """

@@ -143,3 +143,19 @@ def test_settling_drops_what_no_window_reaches_and_what_the_materialization_hold
     states = {(e[0], e[1], e[2]): e[3:] for e in entries}
     assert settled(PLAN, states, seam=Seam(0, 1), now_us=now_us) == {}
     assert len(settled(PLAN, states, seam=Seam(0, 0), now_us=now_us)) == 1
+
+
+def test_the_bytes_of_tiles_are_those_that_redis_already_holds() -> None:
+    features = [feature("sum", HOUR, 5 * MINUTE), feature("last_2", HOUR, 5 * MINUTE)]
+    plan = TilePlan.of(features)
+    at_us, start_us = 999_999_000_000, 999_900_000_000
+    moment = Moment.of(plan, 1_000_000_000_000, 5, None)
+    change = changed(moment, {}, [StreamEvent(7, 7, True, at_us, None, (1.5,))], is_whole=False)
+    assert change is not None
+    state = "cf000000e8d495cdc0019203ff9193cf000000e8d495cdc0d38000000000000000cb3ff8000000000000"
+    assert change.applied.hex() == "920792ccd000"
+    assert change.fields == {
+        bytes.fromhex("930005cf000000e8ceaf2f00"): bytes.fromhex(f"97cf000000e8ceaf2f000005{state}")
+    }
+    entry = [start_us, 0, 0, at_us, 1, [3, -1], [[at_us, -(2**63), 1.5]]]
+    assert encode_batch([entry]).hex() == f"019197cf000000e8ceaf2f000000{state}"
