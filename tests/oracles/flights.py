@@ -130,7 +130,7 @@ class Record:
             "carrier_departure_delay_3h": _mean(_delays(three)),
             "carrier_departure_delay_1d": _mean(_delays(day)),
             "carrier_cancelled_share_1d": _mean([int(flight.departed_at is None) for flight in day]),
-            "carrier_destinations_7d": len({flight.dest for flight in week}),
+            "carrier_destinations_7d": len({flight.dest for flight in week}) or None,
         }
 
     def plane(self, tailnum: str | None, now: datetime) -> dict[str, object]:
