@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pat
 
+from store.arrow_rows import us_and_ns
 from store.errors import DefinitionError
 from store.kernel.algebra import NO_CREATED, State, merge
 from store.kernel.definitions import ViewDefinition
@@ -130,15 +131,17 @@ def input_values(view: str, name: str, array: Any) -> tuple[Values, Truths]:
     if pat.is_boolean(kind):
         return pc.fill_null(array, False).to_numpy(zero_copy_only=False), is_valid
     if pat.is_integer(kind):
+        if pat.is_uint64(kind):
+            # Beyond an int64, which the other integers fit, the algebra counts with Python's own.
+            return _objects(pc.fill_null(array, 0)), is_valid
         return pc.fill_null(array.cast(pa.int64()), 0).to_numpy(), is_valid
     if pat.is_floating(kind):
         return pc.fill_null(array.cast(pa.float64()), 0.0).to_numpy(), is_valid
     if pat.is_timestamp(kind) or pat.is_date(kind):
-        stamps = array.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False)
-        return pc.fill_null(stamps.cast(pa.int64()), 0).to_numpy(), is_valid
+        return pc.fill_null(us_and_ns(array)[0], 0).to_numpy(), is_valid
     if pat.is_string(kind) or pat.is_large_string(kind):
         return _objects(pc.fill_null(array, "")), is_valid
-    if pat.is_binary(kind) or pat.is_large_binary(kind):
+    if pat.is_binary(kind) or pat.is_large_binary(kind) or pat.is_fixed_size_binary(kind):
         return _objects(pc.fill_null(array, b"")), is_valid
     if pat.is_null(kind):
         return np.zeros(len(array)), is_valid

@@ -19,6 +19,7 @@ from store.offline.settings import settings_of
 from store.offline.source_columns import needed_columns, scan_of, source_types
 from store.offline.sources import LARDER_ID, Source, file_source
 from store.offline.transformed_files import open_rows
+from store.offline.window_columns import check_window_columns, columns_of
 
 EVENT_US, CREATED_US = "__event_us", "__created_us"
 
@@ -109,11 +110,13 @@ def window_events(
 
     Raises:
         SourceError: the source is not there, or lacks a column.
+        DefinitionError: a column that cannot be aggregated as declared.
         WrongType: a join key that cannot be compared with its declared type.
     """
     owner = f"source {source.name!r}"
     declared = file_source(source, owner)
     found = open_rows(config, declared, transformation)
+    check_window_columns(definition, columns_of(found))
     keys = tuple(key.name for key in definition.join_keys)
     columns = input_columns(definition.windows)
     needed = needed_columns(owner, declared, found, keys, columns)

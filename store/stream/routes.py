@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.types as pat
 import structlog
 from feast import FeatureStore
 from feast.infra.offline_stores.file_source import FileSource
@@ -18,10 +17,10 @@ from store.feast_values import plain_from_arrow
 from store.kernel.definitions import ViewDefinition
 from store.kernel.keys import EntityKeyEncoder, entity_key_encoder
 from store.kernel.log_entries import EntitySet
-from store.kernel.windows import NUMERIC, input_columns
+from store.kernel.windows import input_columns
 from store.offline.row_transformations import RowTransformation, transformation_of
 from store.offline.sources import file_source
-from store.stream.rows import is_window_type
+from store.offline.window_columns import check_window_columns
 from store.windows_from_feast import is_windowed
 
 _log = structlog.get_logger("larder.ingest")
@@ -115,24 +114,11 @@ def check_inputs(route: Route, schema: pa.Schema) -> None:
         schema: of the batch source.
 
     Raises:
-        DefinitionError: one is not.
+        DefinitionError, SourceColumnMissing: as `check_window_columns`.
     """
     for view in route.views:
-        source = view.definition.source
-        assert source is not None, "a windowed view without a source is refused before"
         columns = schema if view.transformation is None else view.transformation.output_in_file(schema)
-        for feature in view.definition.windows:
-            name = source.file_column(feature.column)
-            what = f"feature view {view.name!r}: feature {feature.name!r} aggregates column {feature.column!r}"
-            if name not in columns.names:
-                raise DefinitionError(f"{what}, which source {route.source.name!r} lacks (it has {columns.names})")
-            kind = columns.field(name).type
-            is_number = pat.is_integer(kind) or pat.is_floating(kind) or pat.is_boolean(kind)
-            if not is_window_type(kind) or (feature.function.name in NUMERIC and not is_number):
-                raise DefinitionError(
-                    f"{what} of type {kind}, which {feature.function.name} cannot take; aggregate a column of "
-                    f"{'numbers or truths' if feature.function.name in NUMERIC else 'single values'}"
-                )
+        check_window_columns(view.definition, columns)
 
 
 def route_of(config: RepoConfig, push_source: str, views: Sequence[Any]) -> Route:

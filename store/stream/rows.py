@@ -70,15 +70,6 @@ def window_values(view: str, name: str, column: pa.ChunkedArray) -> list[Any]:
     return [value if valid else None for value, valid in zip(listed, is_valid.tolist(), strict=True)]
 
 
-def is_window_type(kind: pa.DataType) -> bool:
-    """Whether windows can aggregate a column of this type at all."""
-    kind = _decoded(kind)
-    return bool(
-        pat.is_integer(kind) or pat.is_floating(kind) or pat.is_boolean(kind) or _is_text(kind) or _is_bytes(kind)
-        or pat.is_timestamp(kind) or pat.is_date(kind)
-    )  # fmt: skip
-
-
 def rows_as_json(table: pa.Table) -> list[str]:
     """Returns each row as a JSON object that a push takes again."""
     return [msgspec.json.encode(_jsonable(row)).decode() for row in table.to_pylist(maps_as_pydicts="strict")]

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from feast import BatchFeatureView, Field
 from feast.aggregation import Aggregation
@@ -135,6 +137,59 @@ def test_late_and_corrected_rows_come_with_any_run(windowed: FeatureStore, repo:
     write_events(repo, [(1, END - MINUTE, 100.0, 1, "corrected"), (3, END - 3 * HOUR, 1.0, 1, "late")])
     windowed.materialize(NOW - HOUR, NOW)
     assert look_up(windowed, [1, 2, 3]) == [(100.0, 1, ["corrected"]), (None, 0, None), (1.0, 1, ["late"])]
+
+
+def test_a_column_that_cannot_be_summed_is_refused_at_materialization_too(store: FeatureStore, repo: Path) -> None:
+    (repo / "data" / "users.parquet").unlink()
+    changed = windows(
+        schema=[*SCHEMA[:1], Field(name="total", dtype=Float64)],
+        aggregations=[Aggregation(column="name", function="sum", time_window=DAY, name="total")],
+    )
+    store.apply([changed])  # there is no file yet that could tell
+    write_events(repo, [(1, END - MINUTE, 1.5, 10, "a")])
+    with pytest.raises(DefinitionError, match=r"aggregates column 'name'.*numbers"):
+        store.materialize(NOW - DAY, NOW, feature_views=["user_windows"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.uint64(), [2**64 - 1, 5]),
+        (pa.int16(), [-3, 5]),
+        (pa.timestamp("ns", "UTC"), [-1_500, 2_500]),
+        (pa.timestamp("s"), [-7, 9]),
+        (pa.date32(), [-3, 20_000]),
+        (pa.binary(2), [b"ab", b"zz"]),
+        (pa.dictionary(pa.int8(), pa.string()), ["ä", "b"]),
+        (pa.bool_(), [True, False]),
+        (pa.float32(), [0.1, -0.5]),
+    ],
+    ids=lambda value: str(value) if isinstance(value, pa.DataType) else "",
+)
+def test_columns_of_every_type_are_counted_as_training_counts_them(
+    store: FeatureStore, repo: Path, kind: pa.DataType, values: list[Any]
+) -> None:
+    # Timestamps are given by their numbers.
+    column = pa.array([*values, None], pa.int64() if pa.types.is_timestamp(kind) else kind).cast(kind)
+    stamps = pa.array([END - MINUTE] * 3, pa.timestamp("us", "UTC"))
+    keys = pa.array([1, 1, 1])
+    table = pa.table({"user_id": keys, "event_timestamp": stamps, "created": stamps, "odd": column})
+    pq.write_table(table, repo / "data" / "users.parquet")
+    names = ["count", "count_distinct"]
+    store.apply(
+        [
+            windows(
+                schema=[SCHEMA[0], *(Field(name=f"{name}_odd", dtype=Int64) for name in names)],
+                aggregations=[Aggregation("odd", name, DAY, name=f"{name}_odd") for name in names],
+            )
+        ]
+    )
+    store.materialize(NOW - DAY, NOW, feature_views=["user_windows"])
+    features = [f"user_windows:{name}_odd" for name in names]
+    rows = pd.DataFrame({"user_id": [1], "event_timestamp": [NOW]})
+    trained = store.get_historical_features(rows, features).to_arrow().to_pydict()
+    assert look_up(store, [1], features) == [(2, 2)]
+    assert (trained["count_odd"], trained["count_distinct_odd"]) == ([2], [2])
 
 
 @pytest.mark.parametrize(
