@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import structlog
 
 FOLDER_PREFIX = "larder-retrieval-"
+_NAME_BYTES = 16  # nobody guesses such a name, nor does chance give it twice
 _NOTE_BYTES_MAX = 4096  # the longest path that Linux takes
 
 log = structlog.get_logger("larder.server")
@@ -96,8 +98,10 @@ def clear_if_held(place: int) -> None:
 def make_folder(place: int, base: Path) -> Path:
     """Returns a new private folder for the files of the retrieval that holds a place; the place keeps its name."""
     clear_folder(place)
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=base))
+    folder = base / f"{FOLDER_PREFIX}{secrets.token_hex(_NAME_BYTES)}"
+    # Named before it is there: a process that is killed between the two leaves nothing that nobody would remove.
     os.pwrite(place, os.fsencode(folder), 0)
+    folder.mkdir(mode=0o700)
     return folder
 
 

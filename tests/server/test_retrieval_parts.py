@@ -66,6 +66,18 @@ def test_where_the_data_folder_is_not_writable_each_worker_has_places_of_its_own
     assert tmp_path not in places.folder.parents
 
 
+def test_a_place_knows_of_a_folder_before_it_is_there(tmp_path: Path) -> None:
+    # Else a process that is killed in between would leave a folder behind for ever.
+    place = Places(tmp_path, 1).take()
+    assert place is not None
+    base = tmp_path / "not there"
+    with pytest.raises(FileNotFoundError):
+        make_folder(place, base)
+    noted = Path(os.fsdecode(os.pread(place, 4096, 0)))
+    assert noted.parent == base
+    os.close(place)
+
+
 def test_a_folder_left_by_a_killed_retrieval_goes_with_the_next_sweep_or_holder(places: Places, tmp_path: Path) -> None:
     place = places.take()
     assert place is not None
