@@ -294,6 +294,19 @@ INBOX_BYTES_MAX = 4 * 1024 * 1024
 INBOX_ROW_BYTES_MAX = 1024 * 1024
 """One row of an inbox or topic as JSON; a longer one goes to the dead letters."""
 
+# --- monitoring ---------------------------------------------------------------------------------
+CATEGORIES_MAX = 10_000
+"""Different values of a column that are counted each; of more, only groups by hash and the most frequent are."""
+
+CATEGORY_GROUPS = 1_024
+"""Groups by hash that stand for categories where there are too many of them."""
+
+CATEGORY_CHARACTERS_MAX = 200
+"""Characters of a text that are kept to show it; a longer one is told apart by a digest of all of it."""
+
+TOP_MAX = 20
+"""Most frequent values that are kept of a column with too many different ones."""
+
 # --- registry -----------------------------------------------------------------------------------
 REGISTRY_REFRESH_SECONDS = 2.0
 """How often a server looks whether the registry has changed: one stat of a file, or one read where there is none."""
