@@ -313,3 +313,24 @@ REGISTRY_REFRESH_SECONDS = 2.0
 
 PLANS_MAX = 256
 """Compiled lookup plans kept per registry version; an ad-hoc feature list is compiled in about a millisecond."""
+
+# --- monitoring ---------------------------------------------------------------------------------
+FRESHNESS_KEPT_SECONDS = 15.0
+"""How long a reading of all views' freshness is told before there is a new one: many pages and scrapes cost one."""
+
+FRESHNESS_PAUSE_SHARE = 20
+"""After a reading at least so many times as long as it took passes until the next: it has a twentieth of a core at
+most, in a repo of thousands of files too."""
+
+FRESHNESS_VIEWS_AT_ONCE = 500
+"""Views whose newest events are asked of Redis in one command, a fraction of a millisecond of its time."""
+
+FRESHNESS_SCAN_ROWS_MAX = 20_000_000
+"""Rows of one source whose event times are read because footers do not tell: about a second of one core, and then
+kept. The files of a larger source are to tell."""
+
+FRESHNESS_BATCH_ROWS = 131_072
+"""Rows whose event times are read at a time: a megabyte."""
+
+AUDITS_KEPT = 20
+"""Reports of audits that are kept: of the longest, with 10,000 differences each, some 100 MB."""
