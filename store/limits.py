@@ -334,3 +334,6 @@ FRESHNESS_BATCH_ROWS = 131_072
 
 AUDITS_KEPT = 20
 """Reports of audits that are kept: of the longest, with 10,000 differences each, some 100 MB."""
+
+AUDIT_BYTES_MAX = 64 * 1024 * 1024
+"""One kept report; ten times what 10,000 differences take. A larger file is none of ours, and is not read."""

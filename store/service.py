@@ -18,6 +18,7 @@ from store.clock import Clock, clock_for, from_us
 from store.errors import ConfigError, InputError, LarderError, OnlineStoreError, RegistryUnavailable, UnknownObject
 from store.feature_store import pushed_views
 from store.limits import FRESHNESS_KEPT_SECONDS, PUSH_SECONDS_MAX, REGISTRY_REFRESH_SECONDS
+from store.monitor.audits import AuditFiles, KeptAudit
 from store.monitor.freshness import FreshnessReader, ViewFreshness
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig
 from store.online.conversations import try_reading
@@ -56,6 +57,7 @@ class StoreService:
         self._refreshing: asyncio.Task[None] | None = None
         self.clock: Clock = clock_for(self.repo_path)
         self.project: str = self._config.project
+        self._audits = AuditFiles(self.repo_path)
         self._freshness = FreshnessReader(self._config, self._online, self.clock, self._snapshots)
         self._served = ServedLog(StoreSurroundings(self._config, self._online, self.clock, self._all_views))
 
@@ -309,6 +311,10 @@ class StoreService:
             RegistryUnavailable: there is none yet.
         """
         return await self._freshness.read(kept_seconds)
+
+    def last_audit(self) -> tuple[KeptAudit | None, Sequence[str]]:
+        """Returns the last audit, None if there was none, and a sentence for each damaged report in front of it."""
+        return self._audits.look()
 
 
 def _name_of(request: PushRequest) -> PushName | None:

@@ -88,6 +88,8 @@ def assert_counted(live: LiveServer, before: Mapping[tuple[str, ...], float], lo
         assert found["larder_request_seconds_bucket", "le=+Inf", f"path={PATH}"] == lookups
         assert 0 < found["larder_request_seconds_sum", f"path={PATH}"] < 60 * lookups
         assert found["larder_lookup_keys_total",] == 2 * lookups
+        assert found["larder_lookup_rows_total", "view=driver_stats"] == 2 * lookups
+        assert found["larder_lookup_unknown_keys_total", "view=driver_stats"] == lookups
         for status in ("PRESENT", "NOT_FOUND"):
             assert found["larder_lookup_values_total", f"status={status}", "view=driver_stats"] == 2 * lookups
         assert found["larder_lookup_row_age_seconds_count", "view=driver_stats"] == lookups
@@ -95,6 +97,26 @@ def assert_counted(live: LiveServer, before: Mapping[tuple[str, ...], float], lo
         age = found["larder_lookup_row_age_seconds_sum", "view=driver_stats"] / lookups
         assert hour <= age < hour + 3_600
         assert found["larder_redis_round_trip_seconds_count",] >= lookups
+
+
+def test_rates_and_freshness_are_the_same_from_every_worker(live: LiveServer) -> None:
+    look_up(live, 10)
+
+    def told() -> tuple[dict[str, object], dict[str, object]]:
+        rates, fresh = live.get("/api/status").json(), live.get("/api/freshness").json()
+        (views,) = [each for each in fresh["views"] if each["view"] == "driver_stats"]
+        return {"since": rates["since"], "views": rates["views"]}, views["online"]["newest"]
+
+    seen = [told() for _ in range(6)]
+    assert all(each == seen[0] for each in seen)
+    (rates,) = [each for each in seen[0][0]["views"] if each["view"] == "driver_stats"]
+    assert rates["rows"] == 2 * rates["unknown_keys"] == sum(rates["values"].values()) / 2
+    assert seen[0][1] == (NOW - AGE).isoformat()
+    gauge = "larder_view_online_freshness_seconds", "view=driver_stats"
+    poll_until(lambda: all(gauge in samples(live) for _ in range(4)), what="both workers have looked")
+    ages = [samples(live)[gauge] for _ in range(4)]
+    assert max(ages) - min(ages) < 60
+    assert min(ages) >= AGE.total_seconds()
 
 
 def test_counts_of_all_workers_are_one_count_and_outlive_a_worker(live: LiveServer, folder: Path) -> None:
