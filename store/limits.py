@@ -319,7 +319,7 @@ FRESHNESS_KEPT_SECONDS = 15.0
 """How long a reading of all views' freshness is told before there is a new one: many pages and scrapes cost one."""
 
 FRESHNESS_PAUSE_SHARE = 20
-"""After a reading at least so many times as long as it took passes until the next: it has a twentieth of a core at
+"""After a reading so many times as long passes until the next as a core was busy with it: it has a twentieth of one at
 most, in a repo of thousands of files too."""
 
 FRESHNESS_VIEWS_AT_ONCE = 500

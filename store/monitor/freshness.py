@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from feast import OnDemandFeatureView
 from feast.infra.offline_stores.file_source import FileSource
@@ -19,6 +19,8 @@ from store.offline.sources import file_source
 from store.online import RedisOnlineStore
 from store.online.newest_reads import ServedView, read_newest
 from store.snapshot import RegistrySnapshots, Snapshot
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +72,21 @@ class FreshnessReader:
         self._sources = NewestEventReader()
         self._watched: tuple[Snapshot, list[_Watched]] | None = None
         self._known: list[ViewFreshness] = []
-        self._read_at = self._took_seconds = float("-inf")
+        self._read_at = float("-inf")
+        self._cpu_seconds = 0.0
         self._reading: asyncio.Task[list[ViewFreshness]] | None = None
 
     async def read(self, kept_seconds: float = FRESHNESS_KEPT_SECONDS) -> list[ViewFreshness]:
         """Returns how fresh the views are, by name; as of a reading that is `kept_seconds` old at most.
 
-        After a reading that took long, that one is told for longer (`FRESHNESS_PAUSE_SHARE`).
+        A reading that took a core for long is told for longer (`FRESHNESS_PAUSE_SHARE`).
 
         Raises:
             RegistryUnavailable: there is none yet.
         """
         snapshot = self._snapshots.current()
         is_of_this = self._watched is not None and self._watched[0] is snapshot
-        kept_seconds = max(kept_seconds, FRESHNESS_PAUSE_SHARE * self._took_seconds)
+        kept_seconds = max(kept_seconds, FRESHNESS_PAUSE_SHARE * self._cpu_seconds)
         if is_of_this and time.monotonic() < self._read_at + kept_seconds:
             return self._known
         if self._reading is None or self._reading.done():
@@ -92,11 +95,10 @@ class FreshnessReader:
         return await asyncio.shield(self._reading)
 
     async def _read_anew(self, snapshot: Snapshot) -> list[ViewFreshness]:
-        began = time.monotonic()
-        watched = await asyncio.to_thread(self._watch, snapshot)
+        watched, watch_seconds = await asyncio.to_thread(_timed, self._watch, snapshot)
         now_us = self._clock.now_us()
         online, online_problem = await self._read_online([each.stored for each in watched if each.stored is not None])
-        found = await asyncio.to_thread(self._read_offline, watched, now_us)
+        found, read_seconds = await asyncio.to_thread(_timed, self._read_offline, watched, now_us)
         noted = iter(online)
         self._known = [
             each
@@ -104,7 +106,7 @@ class FreshnessReader:
             else replace(each, online_newest_us=next(noted, None), online_problem=online_problem)
             for of_view, each in zip(watched, found, strict=True)
         ]
-        self._read_at, self._took_seconds = time.monotonic(), time.monotonic() - began
+        self._read_at, self._cpu_seconds = time.monotonic(), watch_seconds + read_seconds
         return self._known
 
     def _watch(self, snapshot: Snapshot) -> list[_Watched]:
@@ -170,6 +172,12 @@ class FreshnessReader:
         except LarderError as error:
             return None, str(error)
         return newest, None if newest.newest_us is not None else _nothing(declared, newest, now_us)
+
+
+def _timed(work: Callable[..., Answer], *arguments: Any) -> tuple[Answer, float]:
+    """Returns what work gives, and how many seconds of a core this thread took for it."""
+    began = time.thread_time()
+    return work(*arguments), time.thread_time() - began
 
 
 def _nothing(source: FileSource, newest: NewestEvents, now_us: int) -> str:
