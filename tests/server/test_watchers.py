@@ -168,7 +168,8 @@ def test_a_real_prometheus_answers_what_the_dashboard_asks(
     prometheus: httpx.Client, guarded: LiveServer, dashboard: dict[str, Any]
 ) -> None:
     headers = {"Authorization": f"Bearer {TOKENS['read']}"}
-    asked = guarded.lookup({"driver_id": [1, 99]}, "driver_stats:rate", headers=headers)
+    body = {"features": ["driver_stats:rate"], "entities": {"driver_id": [1, 99]}}
+    asked = guarded.post("/get-online-features", body, headers=headers)
     assert asked.status_code == 200
     for query in queries_of(dashboard):
         values(prometheus, query.replace("$__rate_interval", "1m").replace("$view", ".*"))
