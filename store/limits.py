@@ -307,6 +307,18 @@ CATEGORY_CHARACTERS_MAX = 200
 TOP_MAX = 20
 """Most frequent values that are kept of a column with too many different ones."""
 
+PROFILE_FEATURES_MAX = 10_000
+"""Features of one subject that are profiled: a profile is held whole in memory, at most some 2 MB a feature."""
+
+PROFILE_FILES_MAX = 4_000
+"""Profiles of one subject that are read at a time: those of ten years of days; of more, the latest."""
+
+PROFILE_FILE_BYTES_MAX = 512 * 1024 * 1024
+"""One kept profile; a greater file is none that Larder wrote."""
+
+PROFILE_NAME_CHARACTERS_MAX = 120
+"""Of a subject's name in the name of its folder, escaped; a longer one is told apart by a digest of all of it."""
+
 # --- registry -----------------------------------------------------------------------------------
 REGISTRY_REFRESH_SECONDS = 2.0
 """How often a server looks whether the registry has changed: one stat of a file, or one read where there is none."""

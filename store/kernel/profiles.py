@@ -44,8 +44,8 @@ class Numbers:
     """
 
     histogram: Histogram
-    least: float | None = None
-    greatest: float | None = None
+    least: int | float | None = None
+    greatest: int | float | None = None
     mean: float = 0.0
     squares: float = 0.0
     is_integral: bool = True
@@ -106,6 +106,16 @@ class Categories:
     counts: Mapping[str, int] | None
     groups: npt.NDArray[np.int64] | None = None
     top: Mapping[str, int] = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Categories)
+            and self.counts == other.counts
+            and self.top == other.top
+            and np.array_equal(self.grouped(), other.grouped())
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     def most_frequent(self, number: int) -> list[tuple[str, int]]:
         """Returns the most frequent categories, those that are equally frequent by name."""
