@@ -316,6 +316,21 @@ PROFILE_FILES_MAX = 4_000
 PROFILE_FILE_BYTES_MAX = 512 * 1024 * 1024
 """One kept profile; a greater file is none that Larder wrote."""
 
+PROFILE_BATCH_ROWS = 122_880
+"""Rows that are summed up at a time, DuckDB's own row group: 100 KB to 1 MB a column, which stays in a core's cache."""
+
+PROFILE_BATCH_CELLS = 4_000_000
+"""Values of all columns that are summed up at a time: 32 MB of numbers, some hundred of texts."""
+
+PROFILE_SUMS_MAX = 1_000
+"""Columns times stretches of time that one scan sums up at once, a worker: each takes at most 0.5 MB."""
+
+PROFILE_SLICES_MAX = 1_100
+"""Stretches of time that one run profiles of a subject: three years of days."""
+
+PROFILE_SAMPLE_ROWS = 200_000
+"""Events at which the features of a windowed view are looked at, a stretch: the median is within 0.2 % of its rank."""
+
 PROFILE_NAME_CHARACTERS_MAX = 120
 """Of a subject's name in the name of its folder, escaped; a longer one is told apart by a digest of all of it."""
 
