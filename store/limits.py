@@ -328,6 +328,9 @@ PROFILE_SUMS_MAX = 1_000
 PROFILE_SLICES_MAX = 1_100
 """Stretches of time that one run profiles of a subject: three years of days."""
 
+PROFILE_EMPTY_SLICES_MAX = 35
+"""Stretches after the newest row that are profiled, empty as they are: they show that nothing came for a month."""
+
 PROFILE_SAMPLE_ROWS = 200_000
 """Events at which the features of a windowed view are looked at, a stretch: the median is within 0.2 % of its rank."""
 
