@@ -334,6 +334,9 @@ PROFILE_EMPTY_SLICES_MAX = 35
 PROFILE_SAMPLE_ROWS = 200_000
 """Events at which the features of a windowed view are looked at, a stretch: the median is within 0.2 % of its rank."""
 
+PROFILE_SAMPLES_AT_ONCE = 1_000_000
+"""Events at which windows are computed in one retrieval, those of several stretches together."""
+
 PROFILE_NAME_CHARACTERS_MAX = 120
 """Of a subject's name in the name of its folder, escaped; a longer one is told apart by a digest of all of it."""
 

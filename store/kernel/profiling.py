@@ -35,6 +35,8 @@ _TOP_LG_K: Final = 12
 _RARE: Final = 4_096
 """A text that is rarer than this in a batch is none of the most frequent, and would only push them out."""
 
+_SPARE_BUCKETS: Final = 64
+"""Buckets of one power of two."""
 _NO_DOUBLES: Final = np.empty(0, np.uint8)
 
 Truths = npt.NDArray[np.uint8]
@@ -121,18 +123,71 @@ def _serialized(sketch: Any) -> bytes:
 # --- numbers ------------------------------------------------------------------------------------
 
 
+class _Buckets:
+    """Counts of numbers by bucket: of those numbers of one sign between the least and the greatest there has been."""
+
+    def __init__(self) -> None:
+        self.sides = [np.zeros(0, np.int64), np.zeros(0, np.int64)]
+        self.firsts = np.zeros(2, np.int64)
+        self.unusual = np.zeros(4, np.int64)
+
+    def add(self, values: Floats) -> None:
+        """Adds doubles, whatever they are."""
+        bits, done = values.view(np.int64), 0
+        while (done := self._put(bits, done)) < len(bits):
+            number = bucket_of(float(values[done]))
+            self._make_room(0 if number > 0 else 1, abs(number), abs(number))
+
+    def _put(self, bits: Ints, begin: int) -> int:
+        return int(_compiled().count_buckets(bits, begin, *self.sides, self.firsts, self.unusual))
+
+    def _make_room(self, side: int, low: int, high: int) -> None:
+        """Makes room for buckets by the magnitudes of their numbers, and for as many as there are beside them."""
+        held, first = self.sides[side], int(self.firsts[side])
+        if len(held):
+            low, high = min(low, first), max(high, first + len(held) - 1)
+        spare = max(_SPARE_BUCKETS, len(held) // 2)
+        begin, end = max(1, low - spare), min(BUCKET_MAX, high + spare)
+        wider = np.zeros(end - begin + 1, np.int64)
+        wider[first - begin : first - begin + len(held)] = held
+        self.sides[side], self.firsts[side] = wider, begin
+
+    def merge(self, other: "_Buckets") -> None:
+        """Adds the counts of another."""
+        self.unusual += other.unusual
+        for side, (counts, first) in enumerate(zip(other.sides, other.firsts.tolist(), strict=True)):
+            if not len(counts):
+                continue
+            mine = int(self.firsts[side])
+            if first < mine or first + len(counts) > mine + len(self.sides[side]):
+                self._make_room(side, first, first + len(counts) - 1)
+            begin = first - int(self.firsts[side])
+            self.sides[side][begin : begin + len(counts)] += counts
+
+    def histogram(self) -> Histogram:
+        """Returns the finite ones."""
+        places = [np.flatnonzero(counts) for counts in self.sides]
+        zeros = self.unusual[3:][self.unusual[3:] > 0]
+        numbers = [
+            -(places[1] + self.firsts[1])[::-1],
+            np.zeros(len(zeros), np.int64),
+            places[0] + self.firsts[0],
+        ]
+        counts = [self.sides[1][places[1]][::-1], zeros, self.sides[0][places[0]]]
+        return Histogram(np.concatenate(numbers).astype(np.int32), np.concatenate(counts))
+
+
 class NumberSum:
     """Numbers of one column."""
 
     def __init__(self, *, has_distinct: bool = True) -> None:
-        self.counts = np.zeros(2 * BUCKET_MAX + 1, np.int64)
+        self.buckets = _Buckets()
         self.spread = Spread(0, 0.0, 0.0)
         # Means of integers are kept as differences to one of them: near 2^63 a double has no digit behind the point.
         self.base: int | None = None
         self.least: float | None = None
         self.greatest: float | None = None
         self.is_integral = True
-        self.unusual = np.zeros(3, np.int64)
         self.distinct = DistinctNumbers() if has_distinct else None
 
     def add_floats(self, values: Floats) -> None:
@@ -141,7 +196,7 @@ class NumberSum:
             return
         loops, values = _compiled(), np.ascontiguousarray(values, np.float64)
         bits = values.view(np.int64)
-        self.unusual += loops.count_buckets(bits, self.counts)
+        self.buckets.add(values)
         shift = _first_finite(values)
         finite, least, greatest, total, is_integral = loops.sum_floats(values, shift)
         if finite:
@@ -164,7 +219,7 @@ class NumberSum:
             return
         loops = _compiled()
         values = np.ascontiguousarray(values, np.uint64 if values.dtype == np.uint64 else np.int64)
-        loops.count_buckets(values.astype(np.float64).view(np.int64), self.counts)
+        self.buckets.add(values.astype(np.float64))
         if self.base is None:
             self.base = int(values[0])
         base = values.dtype.type(self.base)
@@ -181,7 +236,7 @@ class NumberSum:
 
     def merge(self, other: "NumberSum") -> None:
         """Adds the numbers of another."""
-        self.counts += other.counts
+        self.buckets.merge(other.buckets)
         spread = other.spread
         if other.base is not None:
             self.base = other.base if self.base is None else self.base
@@ -190,15 +245,14 @@ class NumberSum:
         if other.least is not None and other.greatest is not None:
             self._take(other.least, other.greatest)
         self.is_integral &= other.is_integral
-        self.unusual += other.unusual
         if self.distinct is not None and other.distinct is not None:
             self.distinct.merge(other.distinct)
 
     def numbers(self) -> Numbers:
         """Returns all that was added."""
-        nans, positive, negative = (int(count) for count in self.unusual)
+        nans, positive, negative = (int(count) for count in self.buckets.unusual[:3])
         return Numbers(
-            self._histogram(),
+            self.buckets.histogram(),
             self.least,
             self.greatest,
             mean=self.spread.mean + (self.base or 0),
@@ -212,14 +266,6 @@ class NumberSum:
     def sketch(self) -> bytes:
         """Returns the distinct finite numbers as a sketch, b'' of none."""
         return b"" if self.distinct is None else self.distinct.sketch()
-
-    def _histogram(self) -> Histogram:
-        if self.least is None or self.greatest is None:
-            return Histogram.empty()
-        first = BUCKET_MAX + bucket_of(self.least)
-        counts = self.counts[first : BUCKET_MAX + bucket_of(self.greatest) + 1]
-        places = np.flatnonzero(counts)
-        return Histogram((places + (first - BUCKET_MAX)).astype(np.int32), counts[places])
 
 
 def _first_finite(values: Floats) -> float:

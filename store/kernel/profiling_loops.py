@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.kernel.compiled import compiled
-from store.kernel.histograms import BUCKET_MAX, SHIFT
+from store.kernel.histograms import SHIFT
 from store.kernel.instants import Floats, Ints
 
 Bytes = npt.NDArray[np.uint8]
@@ -45,27 +45,37 @@ _CRC_TABLE = _crc_table()
 
 
 @compiled
-def count_buckets(bits: Ints, counts: Ints) -> tuple[int, int, int]:
-    """Counts doubles by their buckets, and returns how many are NaN, positive infinities and negative ones.
+def count_buckets(bits: Ints, begin: int, positive: Ints, negative: Ints, firsts: Ints, unusual: Ints) -> int:
+    """Counts doubles by their buckets, and returns how many were taken before one is in none that there is room for.
 
     Args:
         bits: the doubles, as integers.
-        counts: by bucket, from the most negative one on; added to.
+        positive: counts of buckets of positive numbers, from the one whose number is `firsts[0]` on; added to.
+        negative: the same of negative numbers, by the magnitudes of their buckets' numbers, from `firsts[1]` on.
+        unusual: how many are NaN, positive infinities, negative ones, and zeros; added to.
     """
-    nans = positive = negative = 0
-    for each in bits:
+    for row in range(begin, len(bits)):
+        each = bits[row]
         magnitude = each & MAGNITUDE
-        if magnitude >= INFINITE:
-            if magnitude > INFINITE:
-                nans += 1
-            elif each > 0:
-                positive += 1
+        if magnitude == 0:
+            unusual[3] += 1
+        elif magnitude > INFINITE:
+            unusual[0] += 1
+        elif magnitude == INFINITE:
+            unusual[1 if each > 0 else 2] += 1
+        else:
+            number = (magnitude >> SHIFT) + 1
+            if each > 0:
+                place = number - firsts[0]
+                if place < 0 or place >= len(positive):
+                    return row
+                positive[place] += 1
             else:
-                negative += 1
-            continue
-        number = (magnitude >> SHIFT) + 1 if magnitude else 0
-        counts[BUCKET_MAX + number if each >= 0 else BUCKET_MAX - number] += 1
-    return nans, positive, negative
+                place = number - firsts[1]
+                if place < 0 or place >= len(negative):
+                    return row
+                negative[place] += 1
+    return len(bits)
 
 
 @compiled

@@ -75,8 +75,7 @@ class ProfileFiles:
         folder = self._folder_of(profile.subject)
         try:
             with locked(folder / "profiles"):
-                runs = [each.run_us for each in self._runs(folder) if each.span == profile.span]
-                return _written(folder, profile, max([profile.computed_us, *(run + 1 for run in runs)]))
+                return _written(folder, profile)
         except OSError as error:
             if is_disk_full(error):
                 raise OutOfSpace(f"no room to keep the profile of {profile.subject} in {str(folder)!r}") from error
@@ -230,9 +229,11 @@ def _checked(subject: Subject, run: _Run) -> SubjectProfile:
     return profile
 
 
-def _written(folder: Path, profile: SubjectProfile, run_us: int) -> Path:
-    stamps = (profile.span.start_us, profile.span.end_us, run_us)
-    path = folder / f"{'-'.join(f'{each + _OFFSET:0{_DIGITS}d}' for each in stamps)}.parquet"
+def _written(folder: Path, profile: SubjectProfile) -> Path:
+    prefix = f"{_digits(profile.span.start_us)}-{_digits(profile.span.end_us)}-"
+    matches = [_NAME.fullmatch(path.name) for path in folder.glob(f"{prefix}*.parquet")]
+    runs = [int(match[3]) - _OFFSET for match in matches if match is not None]
+    path = folder / f"{prefix}{_digits(max([profile.computed_us, *(run + 1 for run in runs)]))}.parquet"
     descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
     scratch = Path(name)
     try:
@@ -245,6 +246,10 @@ def _written(folder: Path, profile: SubjectProfile, run_us: int) -> Path:
         scratch.unlink(missing_ok=True)
         raise
     return path
+
+
+def _digits(instant_us: int) -> str:
+    return f"{instant_us + _OFFSET:0{_DIGITS}d}"
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Profiles of feature views: of a plain one the rows of its source, of a windowed one its features at its events."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -12,13 +12,13 @@ from store.clock import Clock
 from store.definitions_from_feast import batch_source_of, join_key_columns, refuse_unsupported
 from store.errors import DefinitionError
 from store.kernel.profiles import Profile
-from store.limits import PROFILE_SAMPLE_ROWS
+from store.limits import PROFILE_SAMPLE_ROWS, PROFILE_SAMPLES_AT_ONCE
 from store.monitor.feature_types import Declared, summed_column
 from store.monitor.source_profiles import Profiled, SourceRows
 from store.monitor.subjects import Span
 from store.offline import DuckDBOfflineStore
-from store.offline.column_sums import TableSum
-from store.offline.event_sample import SampledEvents, sampled_events
+from store.offline.event_sample import EventSamples
+from store.offline.profiling import StretchSums
 from store.offline.row_transformations import transformation_of
 from store.offline.settings import settings_of
 from store.offline.source_columns import needed_columns, scan_of
@@ -79,44 +79,67 @@ class WindowedRows:
             LarderError: as the retrieval raises it.
         """
         notes = [note for profile in self.rows.profiles(spans[:1]) for note in profile.notes]
-        return [self._profile(span, notes) for span in spans]
+        samples = self._samples()
+        counts = samples.counts([(span.start_us, span.end_us) for span in spans])
+        found: list[Profile] = []
+        for begin, end in _together([min(count, PROFILE_SAMPLE_ROWS) for count in counts]):
+            found += self._profiles(samples, spans[begin:end], counts[begin:end], notes)
+        return found
 
-    def _profile(self, span: Span, notes: Sequence[str]) -> Profile:
-        sample = self._events(span)
-        told = list(notes)
-        if sample.total > sample.events.num_rows:
-            told.append(
-                f"its windows were looked at as of {sample.events.num_rows} of its {sample.total} events with a key, "
-                "chosen by a hash of key and time"
-            )
-        references = [f"{self.view.name}:{each.name}" for each in self.declared]
-        answer = DuckDBOfflineStore.get_historical_features(
+    def _profiles(
+        self, samples: EventSamples, spans: Sequence[Span], counts: Sequence[int], notes: Sequence[str]
+    ) -> list[Profile]:
+        stretches = [(span.start_us, span.end_us) for span in spans]
+        answer = self._as_of(samples.events(stretches))
+        columns = {each.name: answer.column(f"{self.view.name}__{each.name}") for each in self.declared}
+        summed, misfits = zip(
+            *(summed_column(each, columns[each.name].type) for each in self.declared),
+            strict=True,
+        )
+        # At a time that was rounded up an event may have happened just before the end.
+        last_us = [
+            (start, end + 1 if number == len(spans) - 1 else end) for number, (start, end) in enumerate(stretches)
+        ]
+        sums = StretchSums(summed, last_us)
+        for batch in pa.table({_AT: answer.column(_AT), **columns}).to_batches():
+            times, *values = batch.columns
+            sums.add(times.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy(zero_copy_only=False), values)
+        told = [*notes, *(note for note in misfits if note)]
+        return [table.profile([*told, *_told_sample(count)]) for table, count in zip(sums.tables, counts, strict=True)]
+
+    def _as_of(self, events: pa.Table) -> pa.Table:
+        """Returns the features of the view as of events."""
+        return DuckDBOfflineStore.get_historical_features(
             self.store.config,
             [self.view],
-            references,
-            sample.events,
+            [f"{self.view.name}:{each.name}" for each in self.declared],
+            events,
             self.store.registry,
             self.store.project,
             full_feature_names=True,
         ).to_arrow()
-        columns = [answer.column(f"{self.view.name}__{each.name}") for each in self.declared]
-        summed, misfits = zip(
-            *(summed_column(each, column.type) for each, column in zip(self.declared, columns, strict=True)),
-            strict=True,
-        )
-        table = TableSum(summed)
-        for batch in pa.table(columns, [each.name for each in self.declared]).to_batches():
-            table.add(batch.columns, batch.num_rows)
-        return replace(table.profile(), notes=(*told, *(note for note in misfits if note)))
 
-    def _events(self, span: Span) -> SampledEvents:
+    def _samples(self) -> EventSamples:
         keys = [key.name for key in join_key_columns(self.view)]
         needed = needed_columns(self.rows.owner, self.rows.file, self.rows.found, keys, [])
-        return sampled_events(
-            self.rows.found,
-            scan_of(self.rows.found, needed),
-            settings_of(self.store.config),
-            (*keys, _AT),
-            (span.start_us, span.end_us),
-            PROFILE_SAMPLE_ROWS,
-        )
+        scan = scan_of(self.rows.found, needed)
+        settings = settings_of(self.store.config)
+        return EventSamples(self.rows.found, scan, settings, (*keys, _AT), PROFILE_SAMPLE_ROWS)
+
+
+def _together(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yields from where to where stretches are looked at together, so that they have not too many events."""
+    begin = total = 0
+    for place, count in enumerate(counts):
+        if place > begin and total + count > PROFILE_SAMPLES_AT_ONCE:
+            yield begin, place
+            begin, total = place, 0
+        total += count
+    yield begin, len(counts)
+
+
+def _told_sample(count: int) -> list[str]:
+    if count <= PROFILE_SAMPLE_ROWS:
+        return []
+    chosen = f"windows were looked at as of {PROFILE_SAMPLE_ROWS} of {count} events that have a key"
+    return [f"{chosen}, which a hash of key and time chose"]
