@@ -33,11 +33,19 @@ class Asked:
     Attributes:
         every_us: how long each profile's stretch is. Stretches begin at whole multiples of it since the epoch, in UTC,
             but for the first and last of a time that was asked for.
+
+    Raises:
+        InputError: the time is empty, or has more stretches than a run profiles.
     """
 
     start_us: int | None
     end_us: int | None
     every_us: int
+
+    def __post_init__(self) -> None:
+        """Refuses a time that is empty, or has too many stretches."""
+        if self.start_us is not None and self.end_us is not None:
+            _require_sound(self.start_us, self.end_us, self.every_us)
 
     @property
     def is_explicit(self) -> bool:
@@ -98,18 +106,20 @@ def _asked_spans(asked: Asked, extent: Span | None, now_us: int) -> tuple[Span, 
         start_us = extent.start_us // asked.every_us * asked.every_us
     if end_us is None:
         end_us = now_us
+    if start_us >= end_us and asked.start_us is None:
+        return ()
+    _require_sound(start_us, end_us, asked.every_us)
+    return _cut(Span(start_us, end_us), asked.every_us)
+
+
+def _require_sound(start_us: int, end_us: int, every_us: int) -> None:
     if start_us >= end_us:
-        if asked.start_us is None:
-            return ()
-        raise InputError(
-            f"--from {said(start_us)} is not before {said(end_us)}, which is exclusive; give an earlier one"
-        )
-    if (end_us - start_us) // asked.every_us > PROFILE_SLICES_MAX:
+        raise InputError(f"--from {said(start_us)} is not before --to {said(end_us)}, which is exclusive")
+    if (end_us - start_us) // every_us > PROFILE_SLICES_MAX:
         raise InputError(
             f"{said(start_us)} to {said(end_us)} has more than {PROFILE_SLICES_MAX} stretches of this length; give a "
             "longer one with --every, or less time with --from and --to"
         )
-    return _cut(Span(start_us, end_us), asked.every_us)
 
 
 def _cut(span: Span, every_us: int) -> tuple[Span, ...]:
