@@ -78,7 +78,8 @@ def test_every_command_and_option_is_documented(readme: str) -> None:
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         assert f"`larder {name}`" in readme
         row = next(line for line in readme.splitlines() if line.startswith(f"| `larder {name}`"))
-        for parameter in (each for each in command.params if each.param_type_name == "option"):
+        of_parts = [part for each in getattr(command, "commands", {}).values() for part in each.params]
+        for parameter in (each for each in (*command.params, *of_parts) if each.param_type_name == "option"):
             option = next(text for text in parameter.opts if text.startswith("--"))
             assert option in row or option == "--repo", f"larder {name} {option}"
 
