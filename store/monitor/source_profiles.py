@@ -42,6 +42,7 @@ class SourceRows:
         found: the source as it is on disk.
         declared: the features, by their names in the view.
         notes: what is to be told with each profile.
+        unless: the name in the file of a truth; rows where it is true are left out. '' for all rows.
     """
 
     config: RepoConfig
@@ -51,6 +52,7 @@ class SourceRows:
     found: Source
     declared: Sequence[Declared]
     notes: tuple[str, ...] = ()
+    unless: str = ""
 
     @cached_property
     def _named(self) -> Mapping[str, str]:
@@ -68,8 +70,9 @@ class SourceRows:
     def _opened(self) -> SourceScan:
         names = [each.name for each in self._present]
         needed = needed_columns(self.owner, self.file, self.found, [], names)
-        scan = scan_of(self.found, replace(needed, optional=frozenset(needed.features)))
-        return SourceScan(self.found, scan, settings_of(self.config))
+        features = (*needed.features, self.unless) if self.unless else needed.features
+        scan = scan_of(self.found, replace(needed, features=features, optional=frozenset(features)))
+        return SourceScan(self.found, scan, settings_of(self.config), bool(self.unless))
 
     @cached_property
     def _extent(self) -> Extent:

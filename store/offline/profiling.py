@@ -30,11 +30,27 @@ _EXPRESSIONS: Mapping[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class SourceScan:
-    """A source, opened, and its scan with the features that are looked at."""
+    """A source, opened, and its scan with the features that are looked at.
+
+    Attributes:
+        is_last_a_filter: the last feature of the scan, a truth, is not summed up; rows where it is true are left out.
+    """
 
     source: Source
     scan: Scan
     settings: ConnectionSettings
+    is_last_a_filter: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The internal names of the features that are summed up."""
+        names = self.scan.feature_names
+        return names[:-1] if self.is_last_a_filter else names
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The internal name of the filter, if there is one."""
+        return self.scan.feature_names[-1:] if self.is_last_a_filter else ()
 
 
 class Extent(NamedTuple):
@@ -58,10 +74,10 @@ def column_types(opened: SourceScan) -> list[pa.DataType]:
     Raises:
         OfflineStoreError, SourceUnreadable: as DuckDB fails.
     """
-    sql = f"SELECT * FROM ({rows_sql(opened.scan, False, opened.scan.feature_names)}) LIMIT 0"
+    sql = f"SELECT * FROM ({rows_sql(opened.scan, False, opened.names)}) LIMIT 0"
     with connected(opened.settings, opened.source.paths) as connection:
         schema = connection.sql(sql).to_arrow_reader(1).schema
-    return [field.type for field in schema] if opened.scan.feature_names else []
+    return [field.type for field in schema] if opened.names else []
 
 
 def extent_of(opened: SourceScan) -> Extent:
@@ -70,9 +86,10 @@ def extent_of(opened: SourceScan) -> Extent:
     Raises:
         OfflineStoreError, SourceUnreadable: as DuckDB fails.
     """
-    rows = rows_sql(opened.scan, False, ["e_us"])
+    rows = rows_sql(opened.scan, False, ["e_us", *opened.filters])
+    where = "".join(f" WHERE {name} IS DISTINCT FROM true" for name in opened.filters)
     with connected(opened.settings, opened.source.paths) as connection:
-        [found] = connection.sql(f"SELECT min(e_us), max(e_us), count(*) - count(e_us) FROM ({rows})").fetchall()
+        [found] = connection.sql(f"SELECT min(e_us), max(e_us), count(*) - count(e_us) FROM ({rows}){where}").fetchall()
     return Extent(*found)
 
 
@@ -105,12 +122,13 @@ def summed_stretches(
 def _scanned(
     opened: SourceScan, columns: Sequence[SummedColumn], first: int, stretches: Sequence[Stretch]
 ) -> list[TableSum]:
-    names = opened.scan.feature_names[first : first + len(columns)]
+    names = opened.names[first : first + len(columns)]
     low, high = stretches[0][0], stretches[-1][1] - 1
     within = Bounds(low, high)
     selected = [_EXPRESSIONS.get(column.kind, "{0}").format(name) for column, name in zip(columns, names, strict=True)]
-    rows = rows_sql(opened.scan.within(low, high), False, ["e_us", *names], within)
-    sql = f"SELECT {', '.join(['e_us', *selected])} FROM ({rows}) WHERE {within.condition('e_us')}"
+    rows = rows_sql(opened.scan.within(low, high), False, ["e_us", *names, *opened.filters], within)
+    conditions = [within.condition("e_us"), *(f"{name} IS DISTINCT FROM true" for name in opened.filters)]
+    sql = f"SELECT {', '.join(['e_us', *selected])} FROM ({rows}) WHERE {' AND '.join(conditions)}"
     batch_rows = min(PROFILE_BATCH_ROWS, max(2_048, PROFILE_BATCH_CELLS // (len(columns) + 1)))
     workers = opened.settings.threads or os.cpu_count() or 1
     with connected(opened.settings, opened.source.paths) as connection:

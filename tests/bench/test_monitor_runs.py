@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.monitor.profiling import FEAST_TIMES_MIN, SELECT_TIMES_MAX, Measured, difference, verdicts
+from bench.monitor.profiling import FEAST_TIMES_MIN, SELECT_TIMES_MAX, VARIANTS, Measured, difference, verdicts
+from bench.monitor.profiling_contender import Task, larder, select
+from bench.monitor.profiling_data import table_file
 
 
 def test_an_answer_that_differs_is_told() -> None:
@@ -26,6 +28,17 @@ def test_targets_are_met_up_to_their_bounds(ours: float, are_met: tuple[bool, bo
     assert tuple(is_met for _, is_met in verdicts(measured)) == are_met
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_profiles_and_the_select_agree(tmp_path: Path, variant: str) -> None:
+    features = list(VARIANTS[variant])
+    (tmp_path / "scratch").mkdir()
+    task = Task("larder", str(table_file(tmp_path, variant, 2_000)), features, 1, str(tmp_path / "scratch"))
+    ours, theirs = larder(task)(), select(task)()
+    assert list(ours) == list(theirs) == features
+    assert difference(ours, theirs) == ""
+
+
+@pytest.mark.long
 def test_command_prints_figures_and_appends_json_lines(tmp_path: Path, project_root: Path) -> None:
     command = [sys.executable, "-m", "bench.monitor", "--scale", "5000", "--rounds", "1", "--only", "profiling:texts"]
     environment = os.environ | {"LARDER_BENCH_DATA": str(tmp_path)}

@@ -219,6 +219,21 @@ def test_a_push_source_is_profiled_by_what_was_pushed(shop: LoggedShop) -> None:
     assert (columns["orders"].numbers.least, columns["orders"].numbers.greatest) == (5, 9)
 
 
+def test_events_that_were_pushed_online_only_count_too(clicks_shop: ClicksShop) -> None:
+    def clicks(*worths: float) -> pd.DataFrame:
+        at = [NOW - timedelta(minutes=minute + 1) for minute in range(len(worths))]
+        return pd.DataFrame({"user_id": 1, "page": "home", "at": at, "created": at, "worth": worths})
+
+    clicks_shop.push(clicks(1.0, 2.0))
+    clicks_shop.push(clicks(8.0), PushMode.ONLINE)
+    clicks_shop.work()
+    outcome = run(clicks_shop, Subject(SubjectKind.PUSH_SOURCE, "clicks"))
+    worth = columns_of(outcome)["worth"]
+    assert (outcome.profiles[0].rows, worth.rows) == (3, 3)
+    assert (worth.numbers.least, worth.numbers.greatest, worth.numbers.mean) == (1.0, 8.0, pytest.approx(11 / 3))
+    assert outcome.profiles[0].notes[-1].startswith("1 events were pushed online only")
+
+
 def test_a_windowed_view_is_profiled_as_of_its_events(clicks_shop: ClicksShop) -> None:
     minutes = [0, 10, 20, 30]
     rows = pd.DataFrame(
