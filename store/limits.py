@@ -339,10 +339,19 @@ PROFILE_SAMPLES_AT_ONCE = 1_000_000
 
 PROFILE_NAME_CHARACTERS_MAX = 120
 """Of a subject's name in the name of its folder, escaped; a longer one is told apart by a digest of all of it."""
-
 # --- registry -----------------------------------------------------------------------------------
 REGISTRY_REFRESH_SECONDS = 2.0
 """How often a server looks whether the registry has changed: one stat of a file, or one read where there is none."""
 
 PLANS_MAX = 256
 """Compiled lookup plans kept per registry version; an ad-hoc feature list is compiled in about a millisecond."""
+
+# --- drift --------------------------------------------------------------------------------------
+DRIFT_BINS = 20
+"""Bins of equal mass on which numbers are compared: each holds a twentieth, so 100 rows put five into each."""
+
+DRIFT_EXPECTED_MIN = 5
+"""Rows that a cell must be expected to hold in the smaller sample; cells with fewer are tested together (Cochran)."""
+
+DRIFT_CELLS_SHOWN_MAX = 30
+"""Categories of a feature that a report of drift lists one by one, those that differ most; the others are summed."""

@@ -1,0 +1,258 @@
+"""Drift of one feature: every measure of its current profile against its reference, and how likely chance gives it.
+
+Nothing here decides: `judged` (`store.kernel.drift_verdicts`) holds what was found in a run against thresholds and one
+false-alarm rate.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from store.kernel import drift_chance as chance
+from store.kernel.drift_bins import Bins
+from store.kernel.drift_distances import Cumulative, jensen_shannon, psi
+from store.kernel.histograms import Counts
+from store.kernel.profiles import Categories, ColumnProfile, Numbers
+from store.limits import DRIFT_BINS, DRIFT_EXPECTED_MIN
+
+LENGTH = "length_"
+"""Stands before the names of measures of the lengths of texts and the sizes of lists."""
+
+UNKNOWN_KEY_STATUS = "NOT_FOUND"
+STALE_STATUS = "OUTSIDE_MAX_AGE"
+
+
+class Measure(StrEnum):
+    """What is measured; the text is the name that settings, reports and files use."""
+
+    PSI = "psi"
+    JENSEN_SHANNON = "jensen_shannon"
+    KOLMOGOROV_SMIRNOV = "kolmogorov_smirnov"
+    WASSERSTEIN = "wasserstein"
+    MEAN_SHIFT = "mean_shift"
+    CHI_SQUARED = "chi_squared"
+    NEW_CATEGORY_RATE = "new_category_rate"
+    NULL_RATE = "null_rate"
+    NAN_RATE = "nan_rate"
+    INFINITY_RATE = "infinity_rate"
+    UNKNOWN_KEY_RATE = "unknown_key_rate"
+    STALE_RATE = "stale_rate"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One measure of one feature.
+
+    Attributes:
+        name: a `Measure`, or one of lengths with `LENGTH` before it.
+        rows: values that it rests on, of the reference and of the current profile.
+        value: how far the two lie apart, 0 for equal ones; of rates, how far the current one is above or below. None
+            where there is nothing to measure, for the reason `why`.
+        by_chance: what chance alone gives on average, of measures that grow with the number of cells.
+        test: which test of chance it shares with other measures of the feature; '' for none.
+        p: that chance alone gives as much, as `store.kernel.drift_chance` has it.
+        degrees: of freedom, of tests on cells.
+        noise: what chance gives shrinks with the root of the effective size; this is one deviation at a size of 1.
+        rates: of the reference and of the current profile, of measures that compare two rates.
+    """
+
+    name: str
+    rows: tuple[int, int]
+    value: float | None = None
+    by_chance: float = 0.0
+    test: str = ""
+    p: float | None = None
+    degrees: int | None = None
+    noise: float = 1.0
+    rates: tuple[float, float] | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """What a feature is compared on, to draw: bins of numbers, or categories.
+
+    Shapes: all have one entry per cell. `edges` (least and greatest number) of bins, `names` of categories.
+    """
+
+    reference: Counts
+    current: Counts
+    edges: tuple[tuple[float, float], ...] = ()
+    names: tuple[str, ...] = ()
+    are_groups: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """All findings of one feature, and the cells of its values if it has any."""
+
+    findings: tuple[Finding, ...]
+    cells: Cells | None = None
+
+
+def compare(reference: ColumnProfile, current: ColumnProfile) -> Comparison:
+    """Returns how the values of two profiles of one kind differ."""
+    findings = [*_missing(reference, current)]
+    cells = None
+    if reference.numbers is not None and current.numbers is not None:
+        findings += _not_finite(reference, current)
+        found, cells = _of_numbers(reference.numbers, current.numbers)
+        findings += found
+    if reference.categories is not None and current.categories is not None:
+        found, cells = _of_categories(reference.categories, current.categories)
+        findings += found
+    if reference.lengths is not None and current.lengths is not None:
+        found, bins = _of_numbers(reference.lengths, current.lengths)
+        cells = cells or bins
+        findings += [replace(each, name=LENGTH + each.name, test=each.test and LENGTH + each.test) for each in found]
+    return Comparison(tuple(findings), cells)
+
+
+def _rate(name: Measure, reference: tuple[int, int], current: tuple[int, int]) -> Finding:
+    """Returns how far a rate, given as hits and rows, has moved."""
+    rows = (reference[1], current[1])
+    if not all(rows):
+        return Finding(name, rows, why=_without(rows, "rows"))
+    rates = (reference[0] / rows[0], current[0] / rows[1])
+    pooled = (reference[0] + current[0]) / sum(rows)
+    p = chance.rates(*reference, *current)
+    noise = math.sqrt(pooled * (1 - pooled))
+    return Finding(name, rows, abs(rates[1] - rates[0]), test=name, p=p, noise=noise, rates=rates)
+
+
+def _without(rows: tuple[int, int], what: str) -> str:
+    if not any(rows):
+        return f"neither side has {what}"
+    return f"the {'current side' if rows[0] else 'reference'} has no {what}"
+
+
+def _missing(reference: ColumnProfile, current: ColumnProfile) -> Iterator[Finding]:
+    yield _rate(Measure.NULL_RATE, (reference.nulls, reference.rows), (current.nulls, current.rows))
+    if not reference.statuses or not current.statuses:
+        return
+    for name, status in ((Measure.UNKNOWN_KEY_RATE, UNKNOWN_KEY_STATUS), (Measure.STALE_RATE, STALE_STATUS)):
+        before, after = ((each.statuses.get(status, 0), each.rows) for each in (reference, current))
+        yield _rate(name, before, after)
+
+
+def _not_finite(reference: ColumnProfile, current: ColumnProfile) -> Iterator[Finding]:
+    before, after = reference.numbers, current.numbers
+    assert before is not None
+    assert after is not None
+    if before.nans or after.nans:
+        yield _rate(Measure.NAN_RATE, (before.nans, reference.rows), (after.nans, current.rows))
+    infinities = [each.positive_infinities + each.negative_infinities for each in (before, after)]
+    if any(infinities):
+        yield _rate(Measure.INFINITY_RATE, (infinities[0], reference.rows), (infinities[1], current.rows))
+
+
+def _of_numbers(reference: Numbers, current: Numbers) -> tuple[list[Finding], Cells | None]:
+    rows = (reference.finite, current.finite)
+    names = (
+        Measure.PSI,
+        Measure.JENSEN_SHANNON,
+        Measure.KOLMOGOROV_SMIRNOV,
+        Measure.WASSERSTEIN,
+        Measure.MEAN_SHIFT,
+    )
+    if not all(rows):
+        return [Finding(name, rows, why=_without(rows, "finite values")) for name in names], None
+    before, after = reference.histogram, current.histogram
+    both = Cumulative.of(before, after, is_integral=reference.is_integral and current.is_integral)
+    distance = both.kolmogorov_smirnov()
+    # Chance is asked of bins of both together, by which neither sample is preferred, and that small samples can fill.
+    fair = Bins.of_equal_mass(before.merge(after), max(2, min(DRIFT_BINS, min(rows) // (2 * DRIFT_EXPECTED_MIN))))
+    test = chance.homogeneity(fair.counts(before), fair.counts(after))
+    bins = Bins.of_equal_mass(before, DRIFT_BINS)
+    cells = Cells(
+        bins.counts(before), bins.counts(after), tuple(zip(*(each.tolist() for each in bins.edges), strict=True))
+    )
+    return [
+        *_on_cells(cells, rows, test, "bins"),
+        Finding(Measure.KOLMOGOROV_SMIRNOV, rows, distance, test="ks", p=chance.kolmogorov(distance, *rows), noise=0.5),
+        _wasserstein(both),
+        _mean_shift(reference, current),
+    ], cells
+
+
+def _on_cells(cells: Cells, rows: tuple[int, int], test: chance.Homogeneity | None, name: str) -> Iterator[Finding]:
+    """Yields PSI and Jensen-Shannon of counts, which share one test of chance."""
+    used = int(np.count_nonzero((cells.reference > 0) | (cells.current > 0))) - 1
+    expected = used / chance.size(*rows)
+    index, distance = psi(cells.reference, cells.current), jensen_shannon(cells.reference, cells.current)
+    p, degrees = (1.0, used) if test is None else (test.p, test.degrees)
+    shared = Finding("", rows, test=name, p=p, degrees=degrees)
+    yield replace(shared, name=Measure.PSI, value=index, by_chance=expected)
+    # For small differences the divergence in bits is an eighth of the index, but for the base of the logarithm.
+    by_chance = math.sqrt(expected / (8 * math.log(2)))
+    yield replace(shared, name=Measure.JENSEN_SHANNON, value=distance, by_chance=min(by_chance, 1.0))
+
+
+def _wasserstein(both: Cumulative) -> Finding:
+    """Returns the Wasserstein distance in standard deviations of the reference."""
+    distance, spread = both.wasserstein(), both.spread()
+    found = Finding(Measure.WASSERSTEIN, both.rows, test="wasserstein", p=chance.transport(both))
+    if not distance:
+        return replace(found, value=0.0)
+    if not spread:
+        return Finding(Measure.WASSERSTEIN, both.rows, why="all values of the reference are about equal")
+    return replace(found, value=distance / spread, noise=chance.transport_noise(both) / spread)
+
+
+def _mean_shift(reference: Numbers, current: Numbers) -> Finding:
+    """Returns the distance of the means in standard deviations of the reference: exact, unlike what buckets tell."""
+    rows = (reference.finite, current.finite)
+    both = reference.merge(current)
+    deviation = reference.standard_deviation
+    assert both.least is not None
+    assert both.greatest is not None
+    # Halves, since the range of all doubles is infinite.
+    span = both.greatest / 2 - both.least / 2
+    shift = current.mean / 2 - reference.mean / 2
+    if not span:
+        return Finding(Measure.MEAN_SHIFT, rows, 0.0)
+    if not deviation:
+        return Finding(Measure.MEAN_SHIFT, rows, why="all values of the reference are equal")
+    variance = both.squares / sum(rows) / span / span / 4
+    if not all(math.isfinite(each) for each in (deviation, shift, variance)):
+        return Finding(Measure.MEAN_SHIFT, rows, why="the values are too great for a variance")
+    p = chance.mean_shift(shift / span, variance, 1.0, rows)
+    noise = math.sqrt(variance) * span * 2 / deviation
+    return Finding(Measure.MEAN_SHIFT, rows, abs(shift) * 2 / deviation, test="mean", p=p, noise=noise)
+
+
+def _of_categories(reference: Categories, current: Categories) -> tuple[list[Finding], Cells | None]:
+    names = (Measure.PSI, Measure.JENSEN_SHANNON, Measure.CHI_SQUARED, Measure.NEW_CATEGORY_RATE)
+    cells = _cells(reference, current)
+    rows = (int(cells.reference.sum()), int(cells.current.sum()))
+    if not all(rows):
+        return [Finding(name, rows, why=_without(rows, "values")) for name in names], None
+    test = chance.homogeneity(cells.reference, cells.current)
+    squared = Finding(Measure.CHI_SQUARED, rows, why="fewer than two categories have enough rows to be compared")
+    if test is not None:
+        squared = Finding(
+            Measure.CHI_SQUARED, rows, test.statistic, by_chance=test.degrees, p=test.p, degrees=test.degrees
+        )
+    return [*_on_cells(cells, rows, test, "categories"), squared, _new_categories(cells, rows)], cells
+
+
+def _cells(reference: Categories, current: Categories) -> Cells:
+    if reference.counts is None or current.counts is None:
+        return Cells(reference.grouped(), current.grouped(), are_groups=True)
+    names = sorted({**reference.counts, **current.counts})
+    before, after = (
+        np.array([each.get(name, 0) for name in names], np.int64) for each in (reference.counts, current.counts)
+    )
+    return Cells(before, after, names=tuple(names))
+
+
+def _new_categories(cells: Cells, rows: tuple[int, int]) -> Finding:
+    name = Measure.NEW_CATEGORY_RATE
+    if cells.are_groups:
+        return Finding(name, rows, why="there are too many categories to know each")
+    rate = int(cells.current[cells.reference == 0].sum()) / rows[1]
+    p = chance.unseen(cells.reference, cells.current)
+    return Finding(name, rows, rate, test=name, p=p, noise=math.sqrt(rate * (1 - rate)), rates=(0.0, rate))
