@@ -117,7 +117,7 @@ def _judged(finding: Finding, thresholds: Thresholds, rules: Rules, chance: tupl
 
 
 def _rows_needed(finding: Finding, threshold: float, level: float) -> int:
-    size = _size_needed(finding, threshold, level)
+    size = max(_size_needed(finding, threshold, level), 1.0)
     smaller, larger = sorted(finding.rows)
     rows = 2 * size if larger <= 2 * size else 1 / (1 / size - 1 / larger)
     return max(math.ceil(rows), smaller + 1)
