@@ -7,39 +7,19 @@ false-alarm rate.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 import numpy as np
 
 from store.kernel import drift_chance as chance
 from store.kernel.drift_bins import Bins
 from store.kernel.drift_distances import Cumulative, jensen_shannon, psi
+from store.kernel.drift_measures import LENGTH, Measure
 from store.kernel.histograms import Counts
 from store.kernel.profiles import Categories, ColumnProfile, Numbers
 from store.limits import DRIFT_BINS, DRIFT_EXPECTED_MIN
 
-LENGTH = "length_"
-"""Stands before the names of measures of the lengths of texts and the sizes of lists."""
-
 UNKNOWN_KEY_STATUS = "NOT_FOUND"
 STALE_STATUS = "OUTSIDE_MAX_AGE"
-
-
-class Measure(StrEnum):
-    """What is measured; the text is the name that settings, reports and files use."""
-
-    PSI = "psi"
-    JENSEN_SHANNON = "jensen_shannon"
-    KOLMOGOROV_SMIRNOV = "kolmogorov_smirnov"
-    WASSERSTEIN = "wasserstein"
-    MEAN_SHIFT = "mean_shift"
-    CHI_SQUARED = "chi_squared"
-    NEW_CATEGORY_RATE = "new_category_rate"
-    NULL_RATE = "null_rate"
-    NAN_RATE = "nan_rate"
-    INFINITY_RATE = "infinity_rate"
-    UNKNOWN_KEY_RATE = "unknown_key_rate"
-    STALE_RATE = "stale_rate"
 
 
 @dataclass(frozen=True, slots=True)

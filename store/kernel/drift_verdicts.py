@@ -7,22 +7,12 @@ threshold: where nothing drifts, a run raises any alarm at all with at most the 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from scipy import special
 
-from store.kernel.drift import LENGTH, Comparison, Finding, Measure
+from store.kernel.drift import Comparison, Finding
 from store.kernel.drift_chance import holm
-
-
-class Verdict(StrEnum):
-    """What is said of a measure, and of a feature; the text is what files and JSON have."""
-
-    ALARM = "alarm"
-    STABLE = "stable"
-    TOO_FEW = "too_few"
-    NOT_COMPARED = "not_compared"
-    NOT_JUDGED = "not_judged"
+from store.kernel.drift_measures import LENGTH, Measure, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from store.kernel.drift_verdicts import Verdict
+from store.kernel.drift_measures import Verdict
 from store.monitor.subjects import Span, Subject
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from store.clock import to_us
 from store.errors import ConfigError
-from store.kernel.drift import LENGTH, Measure
+from store.kernel.drift_measures import LENGTH, Measure
 from store.limits import (
     MONITORING_DAYS_MAX,
     MONITORING_FILE_BYTES_MAX,
@@ -208,15 +208,23 @@ def monitoring_settings(repo_path: Path) -> MonitoringSettings:
     try:
         loaded = yaml.load(content, _Loader)  # noqa: S506 - a safe loader, stricter still
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{str(path)!r} is no YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{str(path)!r} is no YAML: {_told(error)}") from None
     return MonitoringSettings() if loaded is None else _converted(path, loaded)
+
+
+def _told(error: Exception) -> str:
+    """Returns what is wrong and where, without the line itself: it may hold a secret."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else type(error).__name__
 
 
 def _converted(path: Path, loaded: Any) -> MonitoringSettings:
     try:
         _check_keys(MonitoringSettings, loaded, "")
         return msgspec.convert(loaded, MonitoringSettings)
-    except (msgspec.ValidationError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(f"{str(path)!r}: {error}") from error
 
 
@@ -231,8 +239,9 @@ _NAMED_PARTS: Mapping[str, type[msgspec.Struct]] = {"references": ReferenceSetti
 def _check_keys(form: type[msgspec.Struct], loaded: Any, place: str) -> None:
     """Refuses keys that a part of the file does not know, with those that it does; msgspec tells only the key."""
     if not isinstance(loaded, dict):
-        what = place or "the file"
-        raise ValueError(f"{what} is {loaded!r}, and must be a mapping of {', '.join(form.__struct_encode_fields__)}")
+        known = ", ".join(form.__struct_encode_fields__)
+        # What stands there instead may be a secret.
+        raise ConfigError(f"{place or 'the file'} is no mapping; the keys there are {known}")
     for key, value in loaded.items():
         if key not in form.__struct_encode_fields__:
             known = ", ".join(form.__struct_encode_fields__)
