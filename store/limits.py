@@ -339,6 +339,7 @@ PROFILE_SAMPLES_AT_ONCE = 1_000_000
 
 PROFILE_NAME_CHARACTERS_MAX = 120
 """Of a subject's name in the name of its folder, escaped; a longer one is told apart by a digest of all of it."""
+
 # --- registry -----------------------------------------------------------------------------------
 REGISTRY_REFRESH_SECONDS = 2.0
 """How often a server looks whether the registry has changed: one stat of a file, or one read where there is none."""

@@ -64,7 +64,20 @@ def effect_of(finding: Finding) -> float:
     return max(value - finding.by_chance, 0.0)
 
 
-def judge(comparisons: Sequence[tuple[Comparison, Thresholds]], rules: Rules) -> list[list[Judged]]:
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdicts of a run.
+
+    Attributes:
+        features: on each finding of each feature, in their order.
+        comparisons: how many tests of chance share the false-alarm rate.
+    """
+
+    features: list[list[Judged]]
+    comparisons: int
+
+
+def judge(comparisons: Sequence[tuple[Comparison, Thresholds]], rules: Rules) -> Judgement:
     """Returns a verdict on each finding of each feature of a run, in their order."""
     family: dict[str, float] = {}
     for place, (comparison, thresholds) in enumerate(comparisons):
@@ -74,13 +87,14 @@ def judge(comparisons: Sequence[tuple[Comparison, Thresholds]], rules: Rules) ->
                 family[f"{place}/{finding.test}"] = finding.p
     adjusted = holm(family)
     level = rules.false_alarm_rate / max(len(family), 1)
-    return [
+    judged = [
         [
             _judged(finding, thresholds, rules, (adjusted.get(f"{place}/{finding.test}"), level))
             for finding in comparison.findings
         ]
         for place, (comparison, thresholds) in enumerate(comparisons)
     ]
+    return Judgement(judged, len(family))
 
 
 def _is_tested(finding: Finding, thresholds: Thresholds, rules: Rules) -> bool:
