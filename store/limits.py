@@ -373,13 +373,10 @@ WEBHOOK_ATTEMPTS_MAX = 10
 """Attempts to tell a webhook that may be set."""
 
 WEBHOOK_WAIT_SECONDS = 0.5
-"""The wait before a second attempt, doubled for each further one and shortened at random by up to half."""
+"""The wait before a second attempt, doubled for each further one; up to half as much is added at random."""
 
 WEBHOOK_ALARMS_MAX = 50
 """Alarms that are told one by one in what is posted; others are counted. Chat services refuse long texts."""
-
-WEBHOOK_ANSWER_BYTES_MAX = 64 * 1024
-"""What is read of a webhook's answer, which nobody needs; one that goes on is cut off."""
 
 DRIFT_CELLS_SHOWN_MAX = 30
 """Categories of a feature that a report of drift lists one by one, those that differ most; the others are summed."""
