@@ -35,6 +35,7 @@ class Finding:
         test: which test of chance it shares with other measures of the feature; '' for none.
         p: that chance alone gives as much, as `store.kernel.drift_chance` has it.
         degrees: of freedom, of tests on cells.
+        cells: that either side has, of measures on cells.
         noise: what chance gives shrinks with the root of the effective size; this is one deviation at a size of 1.
         rates: of the reference and of the current profile, of measures that compare two rates.
     """
@@ -46,6 +47,7 @@ class Finding:
     test: str = ""
     p: float | None = None
     degrees: int | None = None
+    cells: int = 0
     noise: float = 1.0
     rates: tuple[float, float] | None = None
     why: str = ""
@@ -160,11 +162,11 @@ def _of_numbers(reference: Numbers, current: Numbers) -> tuple[list[Finding], Ce
 
 def _on_cells(cells: Cells, rows: tuple[int, int], test: chance.Homogeneity | None, name: str) -> Iterator[Finding]:
     """Yields PSI and Jensen-Shannon of counts, which share one test of chance."""
-    used = int(np.count_nonzero((cells.reference > 0) | (cells.current > 0))) - 1
-    expected = used / chance.size(*rows)
+    used = int(np.count_nonzero((cells.reference > 0) | (cells.current > 0)))
+    expected = (used - 1) / chance.size(*rows)
     index, distance = psi(cells.reference, cells.current), jensen_shannon(cells.reference, cells.current)
-    p, degrees = (1.0, used) if test is None else (test.p, test.degrees)
-    shared = Finding("", rows, test=name, p=p, degrees=degrees)
+    p, degrees = (1.0, used - 1) if test is None else (test.p, test.degrees)
+    shared = Finding("", rows, test=name, p=p, degrees=degrees, cells=used)
     yield replace(shared, name=Measure.PSI, value=index, by_chance=expected)
     # For small differences the divergence in bits is an eighth of the index, but for the base of the logarithm.
     by_chance = math.sqrt(expected / (8 * math.log(2)))

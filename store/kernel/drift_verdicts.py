@@ -13,6 +13,7 @@ from scipy import special
 from store.kernel.drift import Comparison, Finding
 from store.kernel.drift_chance import holm
 from store.kernel.drift_measures import LENGTH, Measure, Verdict
+from store.limits import DRIFT_BINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ def _size_needed(finding: Finding, threshold: float, level: float) -> float:
     if finding.degrees is not None:
         is_psi = finding.name.removeprefix(LENGTH) == Measure.PSI
         index = threshold if is_psi else 8 * math.log(2) * threshold**2
-        degrees = max(finding.degrees, 1)
+        # More rows fill more bins than the few of a small sample.
+        degrees = max(finding.degrees, min(finding.cells - 1, DRIFT_BINS - 1), 1)
         return (float(special.chdtri(degrees, level)) - degrees) / index
     return 2 * math.log(2 / level) * (finding.noise / threshold) ** 2
