@@ -1,7 +1,8 @@
 """Which findings of a run are alarms: those with an effect that matters, and that chance would not give.
 
-The effect is held against a threshold of its measure. Chance is asked once for all findings of the run that have a
-threshold: where nothing drifts, a run raises any alarm at all with at most the probability `false_alarm_rate`.
+The effect is held against a threshold of its measure. That chance does not explain it may be shown by any test of the
+same values: one test sees shifts best, another single values. Chance is asked once for all tests of the run: where
+nothing drifts, a run raises any alarm at all with at most the probability `false_alarm_rate`.
 """
 
 import math
@@ -22,7 +23,8 @@ class Judged:
 
     Attributes:
         threshold: of the effect, None where the measure raises no alarm.
-        p_run: the p-value for all comparisons of the run together; at or below the false-alarm rate for an alarm.
+        p_run: the least p-value of the tests of the same values, for all tests of the run together; at or below the
+            false-alarm rate for an alarm.
         rows_needed: with `TOO_FEW`, about how many values each side needs for an effect at the threshold to be told
             from chance.
     """
@@ -80,17 +82,16 @@ class Judgement:
 
 def judge(comparisons: Sequence[tuple[Comparison, Thresholds]], rules: Rules) -> Judgement:
     """Returns a verdict on each finding of each feature of a run, in their order."""
-    family: dict[str, float] = {}
-    for place, (comparison, thresholds) in enumerate(comparisons):
-        for finding in comparison.findings:
-            if _is_tested(finding, thresholds, rules):
-                assert finding.p is not None
-                family[f"{place}/{finding.test}"] = finding.p
-    adjusted = holm(family)
+    family = _tests(comparisons, rules)
+    adjusted = holm({"/".join(key): p for key, p in family.items()})
+    least: dict[tuple[str, str], float] = {}
+    for key in family:
+        aspect = key[:2]
+        least[aspect] = min(least.get(aspect, 1.0), adjusted["/".join(key)])
     level = rules.false_alarm_rate / max(len(family), 1)
     judged = [
         [
-            _judged(finding, thresholds, rules, (adjusted.get(f"{place}/{finding.test}"), level))
+            _judged(finding, thresholds, rules, (least.get((str(place), _aspect(finding))), level))
             for finding in comparison.findings
         ]
         for place, (comparison, thresholds) in enumerate(comparisons)
@@ -98,10 +99,34 @@ def judge(comparisons: Sequence[tuple[Comparison, Thresholds]], rules: Rules) ->
     return Judgement(judged, len(family))
 
 
-def _is_tested(finding: Finding, thresholds: Thresholds, rules: Rules) -> bool:
-    # What is tested is chosen by sizes and settings alone, never by how far the two sides lie apart.
-    has_threshold = threshold_of(thresholds, finding.name) is not None
-    return finding.p is not None and has_threshold and min(finding.rows) >= rules.rows_min
+_OF_VALUES = frozenset({
+    Measure.PSI,
+    Measure.JENSEN_SHANNON,
+    Measure.KOLMOGOROV_SMIRNOV,
+    Measure.WASSERSTEIN,
+    Measure.MEAN_SHIFT,
+})  # fmt: skip
+
+
+def _aspect(finding: Finding) -> str:
+    """Returns which of the values a finding is about: those themselves, their lengths, or one rate."""
+    if finding.name.removeprefix(LENGTH) not in _OF_VALUES:
+        return finding.name
+    return LENGTH if finding.name.startswith(LENGTH) else "values"
+
+
+def _tests(comparisons: Sequence[tuple[Comparison, Thresholds]], rules: Rules) -> dict[tuple[str, str, str], float]:
+    """Returns the p-values that share the false-alarm rate, by feature, aspect and test."""
+    family = {}
+    for place, (comparison, thresholds) in enumerate(comparisons):
+        # What is tested is chosen by sizes and settings alone, never by how far the two sides lie apart.
+        able = {_aspect(each) for each in comparison.findings if threshold_of(thresholds, each.name) is not None}
+        for finding in comparison.findings:
+            if finding.p is None or not finding.test or min(finding.rows) < rules.rows_min:
+                continue
+            if (aspect := _aspect(finding)) in able:
+                family[str(place), aspect, finding.test] = finding.p
+    return family
 
 
 def _judged(finding: Finding, thresholds: Thresholds, rules: Rules, chance: tuple[float | None, float]) -> Judged:
