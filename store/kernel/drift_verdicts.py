@@ -139,9 +139,11 @@ def _judged(finding: Finding, thresholds: Thresholds, rules: Rules, chance: tupl
         return Judged(finding, Verdict.TOO_FEW, threshold, rows_needed=rules.rows_min)
     adjusted, level = chance
     is_beyond_chance = adjusted is not None and adjusted <= rules.false_alarm_rate
-    if is_beyond_chance and effect_of(finding) >= threshold:
+    effect = effect_of(finding)
+    if is_beyond_chance and effect >= threshold:
         return Judged(finding, Verdict.ALARM, threshold, adjusted)
-    if not is_beyond_chance and finding.value >= threshold > 0 and adjusted is not None:
+    # Where chance alone gives as much as the threshold, a drift of that size would not be seen.
+    if not is_beyond_chance and adjusted is not None and max(effect, finding.by_chance) >= threshold:
         return Judged(finding, Verdict.TOO_FEW, threshold, adjusted, _rows_needed(finding, threshold, level))
     return Judged(finding, Verdict.STABLE, threshold, adjusted)
 
@@ -160,5 +162,5 @@ def _size_needed(finding: Finding, threshold: float, level: float) -> float:
         index = threshold if is_psi else 8 * math.log(2) * threshold**2
         # More rows fill more bins than the few of a small sample.
         degrees = max(finding.degrees, min(finding.cells - 1, DRIFT_BINS - 1), 1)
-        return (float(special.chdtri(degrees, level)) - degrees) / index
+        return max(float(special.chdtri(degrees, level)) - degrees, finding.cells - 1) / index
     return 2 * math.log(2 / level) * (finding.noise / threshold) ** 2
