@@ -366,6 +366,9 @@ MONITORING_FILE_BYTES_MAX = 1024 * 1024
 MONITORING_DAYS_MAX = 3_660
 """Days that a current or reference stretch of drift may have: ten years."""
 
+ROWS_ALIKE_MAX = 1_000_000
+"""Rows that may be said to be worth a single independent one: a year of readings by the minute is half as many."""
+
 WEBHOOK_SECONDS_MAX = 60.0
 """The longest that all attempts to tell a webhook may be set to take together; cron waits for it."""
 

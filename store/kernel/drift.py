@@ -69,38 +69,43 @@ class Cells:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """All findings of one feature, and the cells of its values if it has any."""
+    """All findings of one feature, the cells of its values if it has any, and how many rows are worth one."""
 
     findings: tuple[Finding, ...]
     cells: Cells | None = None
+    alike: float = 1.0
 
 
-def compare(reference: ColumnProfile, current: ColumnProfile) -> Comparison:
-    """Returns how the values of two profiles of one kind differ."""
-    findings = [*_missing(reference, current)]
+def compare(reference: ColumnProfile, current: ColumnProfile, alike: float = 1.0) -> Comparison:
+    """Returns how the values of two profiles of one kind differ.
+
+    Args:
+        alike: how many rows together are worth an independent one.
+    """
+    findings = [*_missing(reference, current, alike)]
     cells = None
     if reference.numbers is not None and current.numbers is not None:
-        findings += _not_finite(reference, current)
-        found, cells = _of_numbers(reference.numbers, current.numbers)
+        findings += _not_finite(reference, current, alike)
+        found, cells = _of_numbers(reference.numbers, current.numbers, alike)
         findings += found
     if reference.categories is not None and current.categories is not None:
-        found, cells = _of_categories(reference.categories, current.categories)
+        found, cells = _of_categories(reference.categories, current.categories, alike)
         findings += found
     if reference.lengths is not None and current.lengths is not None:
-        found, bins = _of_numbers(reference.lengths, current.lengths)
+        found, bins = _of_numbers(reference.lengths, current.lengths, alike)
         cells = cells or bins
         findings += [replace(each, name=LENGTH + each.name, test=each.test and LENGTH + each.test) for each in found]
-    return Comparison(tuple(findings), cells)
+    return Comparison(tuple(findings), cells, alike)
 
 
-def _rate(name: Measure, reference: tuple[int, int], current: tuple[int, int]) -> Finding:
+def _rate(name: Measure, reference: tuple[int, int], current: tuple[int, int], alike: float) -> Finding:
     """Returns how far a rate, given as hits and rows, has moved."""
     rows = (reference[1], current[1])
     if not all(rows):
         return Finding(name, rows, why=_without(rows, "rows"))
     rates = (reference[0] / rows[0], current[0] / rows[1])
     pooled = (reference[0] + current[0]) / sum(rows)
-    p = chance.rates(*reference, *current)
+    p = chance.rates(reference, current, alike)
     noise = math.sqrt(pooled * (1 - pooled))
     return Finding(name, rows, abs(rates[1] - rates[0]), test=name, p=p, noise=noise, rates=rates)
 
@@ -111,27 +116,27 @@ def _without(rows: tuple[int, int], what: str) -> str:
     return f"the {'current side' if rows[0] else 'reference'} has no {what}"
 
 
-def _missing(reference: ColumnProfile, current: ColumnProfile) -> Iterator[Finding]:
-    yield _rate(Measure.NULL_RATE, (reference.nulls, reference.rows), (current.nulls, current.rows))
+def _missing(reference: ColumnProfile, current: ColumnProfile, alike: float) -> Iterator[Finding]:
+    yield _rate(Measure.NULL_RATE, (reference.nulls, reference.rows), (current.nulls, current.rows), alike)
     if not reference.statuses or not current.statuses:
         return
     for name, status in ((Measure.UNKNOWN_KEY_RATE, UNKNOWN_KEY_STATUS), (Measure.STALE_RATE, STALE_STATUS)):
         before, after = ((each.statuses.get(status, 0), each.rows) for each in (reference, current))
-        yield _rate(name, before, after)
+        yield _rate(name, before, after, alike)
 
 
-def _not_finite(reference: ColumnProfile, current: ColumnProfile) -> Iterator[Finding]:
+def _not_finite(reference: ColumnProfile, current: ColumnProfile, alike: float) -> Iterator[Finding]:
     before, after = reference.numbers, current.numbers
     assert before is not None
     assert after is not None
     if before.nans or after.nans:
-        yield _rate(Measure.NAN_RATE, (before.nans, reference.rows), (after.nans, current.rows))
+        yield _rate(Measure.NAN_RATE, (before.nans, reference.rows), (after.nans, current.rows), alike)
     infinities = [each.positive_infinities + each.negative_infinities for each in (before, after)]
     if any(infinities):
-        yield _rate(Measure.INFINITY_RATE, (infinities[0], reference.rows), (infinities[1], current.rows))
+        yield _rate(Measure.INFINITY_RATE, (infinities[0], reference.rows), (infinities[1], current.rows), alike)
 
 
-def _of_numbers(reference: Numbers, current: Numbers) -> tuple[list[Finding], Cells | None]:
+def _of_numbers(reference: Numbers, current: Numbers, alike: float) -> tuple[list[Finding], Cells | None]:
     rows = (reference.finite, current.finite)
     names = (
         Measure.PSI,
@@ -146,24 +151,31 @@ def _of_numbers(reference: Numbers, current: Numbers) -> tuple[list[Finding], Ce
     both = Cumulative.of(before, after, is_integral=reference.is_integral and current.is_integral)
     distance = both.kolmogorov_smirnov()
     # Chance is asked of bins of both together, by which neither sample is preferred, and that small samples can fill.
-    fair = Bins.of_equal_mass(before.merge(after), max(2, min(DRIFT_BINS, min(rows) // (2 * DRIFT_EXPECTED_MIN))))
-    test = chance.homogeneity(fair.counts(before), fair.counts(after))
+    fair = Bins.of_equal_mass(
+        before.merge(after), max(2, min(DRIFT_BINS, int(min(rows) / alike) // (2 * DRIFT_EXPECTED_MIN)))
+    )
+    test = chance.homogeneity(fair.counts(before), fair.counts(after), alike)
     bins = Bins.of_equal_mass(before, DRIFT_BINS)
     cells = Cells(
         bins.counts(before), bins.counts(after), tuple(zip(*(each.tolist() for each in bins.edges), strict=True))
     )
     return [
-        *_on_cells(cells, rows, test, "bins"),
-        Finding(Measure.KOLMOGOROV_SMIRNOV, rows, distance, test="ks", p=chance.kolmogorov(distance, *rows), noise=0.5),
-        _wasserstein(both),
-        _mean_shift(reference, current),
+        *_on_cells(cells, rows, (test, alike), "bins"),
+        Finding(
+            Measure.KOLMOGOROV_SMIRNOV, rows, distance, test="ks", p=chance.kolmogorov(distance, rows, alike), noise=0.5
+        ),
+        _wasserstein(both, alike),
+        _mean_shift(reference, current, alike),
     ], cells
 
 
-def _on_cells(cells: Cells, rows: tuple[int, int], test: chance.Homogeneity | None, name: str) -> Iterator[Finding]:
+def _on_cells(
+    cells: Cells, rows: tuple[int, int], asked: tuple[chance.Homogeneity | None, float], name: str
+) -> Iterator[Finding]:
     """Yields PSI and Jensen-Shannon of counts, which share one test of chance."""
+    test, alike = asked
     used = int(np.count_nonzero((cells.reference > 0) | (cells.current > 0)))
-    expected = (used - 1) / chance.size(*rows)
+    expected = (used - 1) * alike / chance.size(*rows)
     index, distance = psi(cells.reference, cells.current), jensen_shannon(cells.reference, cells.current)
     p, degrees = (1.0, used - 1) if test is None else (test.p, test.degrees)
     shared = Finding("", rows, test=name, p=p, degrees=degrees, cells=used)
@@ -173,10 +185,10 @@ def _on_cells(cells: Cells, rows: tuple[int, int], test: chance.Homogeneity | No
     yield replace(shared, name=Measure.JENSEN_SHANNON, value=distance, by_chance=min(by_chance, 1.0))
 
 
-def _wasserstein(both: Cumulative) -> Finding:
+def _wasserstein(both: Cumulative, alike: float) -> Finding:
     """Returns the Wasserstein distance in standard deviations of the reference."""
     distance, spread = both.wasserstein(), both.spread()
-    found = Finding(Measure.WASSERSTEIN, both.rows, test="wasserstein", p=chance.transport(both))
+    found = Finding(Measure.WASSERSTEIN, both.rows, test="wasserstein", p=chance.transport(both, alike))
     if not distance:
         return replace(found, value=0.0)
     if not spread:
@@ -184,7 +196,7 @@ def _wasserstein(both: Cumulative) -> Finding:
     return replace(found, value=distance / spread, noise=chance.transport_noise(both) / spread)
 
 
-def _mean_shift(reference: Numbers, current: Numbers) -> Finding:
+def _mean_shift(reference: Numbers, current: Numbers, alike: float) -> Finding:
     """Returns the distance of the means in standard deviations of the reference: exact, unlike what buckets tell."""
     rows = (reference.finite, current.finite)
     both = reference.merge(current)
@@ -201,24 +213,24 @@ def _mean_shift(reference: Numbers, current: Numbers) -> Finding:
     variance = both.squares / sum(rows) / span / span / 4
     if not all(math.isfinite(each) for each in (deviation, shift, variance)):
         return Finding(Measure.MEAN_SHIFT, rows, why="the values are too great for a variance")
-    p = chance.mean_shift(shift / span, variance, 1.0, rows)
+    p = chance.mean_shift(shift / span, variance, 1.0, rows, alike)
     noise = math.sqrt(variance) * span * 2 / deviation
     return Finding(Measure.MEAN_SHIFT, rows, abs(shift) * 2 / deviation, test="mean", p=p, noise=noise)
 
 
-def _of_categories(reference: Categories, current: Categories) -> tuple[list[Finding], Cells | None]:
+def _of_categories(reference: Categories, current: Categories, alike: float) -> tuple[list[Finding], Cells | None]:
     names = (Measure.PSI, Measure.JENSEN_SHANNON, Measure.CHI_SQUARED, Measure.NEW_CATEGORY_RATE)
     cells = _cells(reference, current)
     rows = (int(cells.reference.sum()), int(cells.current.sum()))
     if not all(rows):
         return [Finding(name, rows, why=_without(rows, "values")) for name in names], None
-    test = chance.homogeneity(cells.reference, cells.current)
+    test = chance.homogeneity(cells.reference, cells.current, alike)
     squared = Finding(Measure.CHI_SQUARED, rows, why="fewer than two categories have enough rows to be compared")
     if test is not None:
         squared = Finding(
-            Measure.CHI_SQUARED, rows, test.statistic, by_chance=test.degrees, p=test.p, degrees=test.degrees
+            Measure.CHI_SQUARED, rows, test.statistic, by_chance=test.degrees * alike, p=test.p, degrees=test.degrees
         )
-    return [*_on_cells(cells, rows, test, "categories"), squared, _new_categories(cells, rows)], cells
+    return [*_on_cells(cells, rows, (test, alike), "categories"), squared, _new_categories(cells, rows, alike)], cells
 
 
 def _cells(reference: Categories, current: Categories) -> Cells:
@@ -231,10 +243,10 @@ def _cells(reference: Categories, current: Categories) -> Cells:
     return Cells(before, after, names=tuple(names))
 
 
-def _new_categories(cells: Cells, rows: tuple[int, int]) -> Finding:
+def _new_categories(cells: Cells, rows: tuple[int, int], alike: float) -> Finding:
     name = Measure.NEW_CATEGORY_RATE
     if cells.are_groups:
         return Finding(name, rows, why="there are too many categories to know each")
     rate = int(cells.current[cells.reference == 0].sum()) / rows[1]
-    p = chance.unseen(cells.reference, cells.current)
+    p = chance.unseen(cells.reference, cells.current, alike)
     return Finding(name, rows, rate, test=name, p=p, noise=math.sqrt(rate * (1 - rate)), rates=(0.0, rate))

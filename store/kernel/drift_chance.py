@@ -2,8 +2,11 @@
 
 Every function returns a p-value that errs on the side of silence: among thousands of comparisons a p of a millionth
 must mean a millionth, also in small samples, in samples of very unequal sizes, and with heavy tails, where the usual
-normal approximations are wrong by orders of magnitude. None depends on the order of rows; all assume that rows are
-independent. `holm` then holds all comparisons of a run to one false-alarm rate.
+normal approximations are wrong by orders of magnitude. None depends on the order of rows. `holm` then holds all
+comparisons of a run to one false-alarm rate.
+
+Rows must be independent. Where they are not, as in hourly readings, so many together are worth one: that is `alike`, by
+which every function divides what it counts.
 """
 
 from collections.abc import Mapping
@@ -41,7 +44,7 @@ class Homogeneity:
     p: float
 
 
-def homogeneity(reference: Counts, current: Counts) -> Homogeneity | None:
+def homogeneity(reference: Counts, current: Counts, alike: float = 1.0) -> Homogeneity | None:
     """Returns the chi-squared test of two rows of counts; None where fewer than two cells can be told apart.
 
     Cells in which either sample would be expected to have fewer than `DRIFT_EXPECTED_MIN` rows are taken together.
@@ -50,7 +53,7 @@ def homogeneity(reference: Counts, current: Counts) -> Homogeneity | None:
 
     Source: Pearson 1900; Wilks 1938; Cochran 1954 for the expected counts.
     """
-    before, after = _pooled_cells(reference, current)
+    before, after = _pooled_cells(reference, current, alike)
     if len(before) < 2:
         return None
     expected_before = (before + after) * (before.sum() / (before.sum() + after.sum()))
@@ -63,15 +66,17 @@ def homogeneity(reference: Counts, current: Counts) -> Homogeneity | None:
     )
     degrees = len(before) - 1
     least = max(min(float(pearson), float(likelihood)), 0.0)
-    return Homogeneity(float(pearson), degrees, float(special.chdtrc(degrees, least)))
+    return Homogeneity(float(pearson), degrees, float(special.chdtrc(degrees, least / alike)))
 
 
-def _pooled_cells(reference: Counts, current: Counts) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _pooled_cells(
+    reference: Counts, current: Counts, alike: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Returns the cells with small ones taken together; which are small is asked of both samples as one."""
     pooled = reference + current
     order = np.argsort(pooled, kind="stable")
     order = order[pooled[order] > 0]
-    share = min(reference.sum(), current.sum()) / max(pooled.sum(), 1)
+    share = min(reference.sum(), current.sum()) / max(pooled.sum(), 1) / alike
     expected = np.cumsum(pooled[order]) * share
     # The smallest cells go together until they are enough: all that are too small, and one more if these are too few.
     small = int(np.count_nonzero(pooled[order] * share < DRIFT_EXPECTED_MIN))
@@ -84,15 +89,15 @@ def _pooled_cells(reference: Counts, current: Counts) -> tuple[npt.NDArray[np.fl
     return groups[0].astype(np.float64), groups[1].astype(np.float64)
 
 
-def kolmogorov(distance: float, reference: int, current: int) -> float:
+def kolmogorov(distance: float, rows: tuple[int, int], alike: float = 1.0) -> float:
     """Returns the p-value of a Kolmogorov-Smirnov distance, by its limit; values that tie only make it smaller.
 
     Source: Kolmogorov 1933, Smirnov 1939; Massart 1990 for its being a bound in finite samples.
     """
-    return float(special.kolmogorov(np.sqrt(size(reference, current)) * distance))
+    return float(special.kolmogorov(np.sqrt(size(*rows) / alike) * distance))
 
 
-def transport(both: Cumulative) -> float:
+def transport(both: Cumulative, alike: float = 1.0) -> float:
     """Returns the p-value of a Wasserstein distance.
 
     The distance is the greatest difference in mean over all functions of slope 1 at most. Its mean under no drift is at
@@ -102,8 +107,8 @@ def transport(both: Cumulative) -> float:
 
     Source: Bousquet 2002, theorem 2.3 (his form of Bernstein's inequality for suprema).
     """
-    at = size(*both.rows)
-    mean, variance, step = _transport_noise(both, at)
+    mean, variance, step = _transport_noise(both, size(*both.rows) / alike)
+    step *= alike
     return _bernstein(both.wasserstein() - mean, variance + 2 * step * mean, step)
 
 
@@ -122,7 +127,7 @@ def transport_noise(both: Cumulative) -> float:
     return mean + float(np.sqrt(variance))
 
 
-def mean_shift(shift: float, variance: float, value_range: float, rows: tuple[int, int]) -> float:
+def mean_shift(shift: float, variance: float, value_range: float, rows: tuple[int, int], alike: float = 1.0) -> float:
     """Returns the p-value of a difference of two means, whichever is greater.
 
     Args:
@@ -130,7 +135,7 @@ def mean_shift(shift: float, variance: float, value_range: float, rows: tuple[in
 
     Source: Bernstein 1946. Student's and Welch's tests are far off where one sample is small and has an outlier.
     """
-    return min(1.0, 2 * _bernstein(abs(shift), variance / size(*rows), value_range / min(rows)))
+    return min(1.0, 2 * _bernstein(abs(shift), variance * alike / size(*rows), value_range * alike / min(rows)))
 
 
 def _bernstein(excess: float, variance: float, step: float) -> float:
@@ -139,19 +144,25 @@ def _bernstein(excess: float, variance: float, step: float) -> float:
     return float(np.exp(-(excess**2) / (2 * (variance + step * excess / 3))))
 
 
-def rates(reference: int, of_reference: int, current: int, of_current: int) -> float:
+def rates(reference: tuple[int, int], current: tuple[int, int], alike: float = 1.0) -> float:
     """Returns the p-value of two rates, whichever is greater: Fisher's exact test, twice its lesser tail.
+
+    Args:
+        reference, current: hits, and rows.
 
     Source: Fisher 1934.
     """
-    hits, rows = reference + current, of_reference + of_current
+    (before, of_before), (after, of_after) = (
+        (round(each[0] / alike), max(round(each[1] / alike), 1)) for each in (reference, current)
+    )
+    hits, rows = before + after, of_before + of_after
     if not 0 < hits < rows:
         return 1.0
     # The tail that begins at what was found, away from what was expected: of the hits here or of the hits there.
-    if current * of_reference >= reference * of_current:
-        tail = _upper_tail(current, of_current, hits, rows)
+    if after * of_before >= before * of_after:
+        tail = _upper_tail(after, of_after, hits, rows)
     else:
-        tail = _upper_tail(reference, of_reference, hits, rows)
+        tail = _upper_tail(before, of_before, hits, rows)
     return min(1.0, 2 * tail)
 
 
@@ -175,7 +186,7 @@ def _upper_tail(found: int, draws: int, hits: int, rows: int) -> float:
     return min(1.0, float(np.sum(np.exp(logs))))
 
 
-def unseen(reference: Counts, current: Counts) -> float:
+def unseen(reference: Counts, current: Counts, alike: float = 1.0) -> float:
     """Returns a p-value of so many current rows being of categories that the reference lacks, given all counts.
 
     Of c rows of a category, all are current ones with a chance of at most (m / (n + m)) ** c, and such events hinder
@@ -184,9 +195,10 @@ def unseen(reference: Counts, current: Counts) -> float:
     Source: Chernoff 1952; Joag-Dev and Proschan 1983 for permutations.
     """
     counts, number = np.unique((reference + current)[(reference + current) > 0], return_counts=True)
-    found = float(np.sum(current[reference == 0]))
+    found = float(np.sum(current[reference == 0])) / alike
     if not found:
         return 1.0
+    counts = counts / alike
     logs = counts * np.log(current.sum() / (reference.sum() + current.sum()))
     # The bound holds at every tilt: the best one lies where the chance of the rows found is no longer small.
     tilts = np.linspace(0.0, 2.0, 201)[1:, None] * -logs[0] / counts[0]

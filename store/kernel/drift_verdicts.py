@@ -42,7 +42,7 @@ class Rules:
 
     Attributes:
         false_alarm_rate: of a whole run in which nothing drifts.
-        rows_min: values below which a side is too small to be compared.
+        rows_min: independent values below which a side is too small to be compared.
     """
 
     false_alarm_rate: float
@@ -91,7 +91,7 @@ def judge(comparisons: Sequence[tuple[Comparison, Thresholds]], rules: Rules) ->
     level = rules.false_alarm_rate / max(len(family), 1)
     judged = [
         [
-            _judged(finding, thresholds, rules, (least.get((str(place), _aspect(finding))), level))
+            _judged(finding, thresholds, (rules, comparison.alike), (least.get((str(place), _aspect(finding))), level))
             for finding in comparison.findings
         ]
         for place, (comparison, thresholds) in enumerate(comparisons)
@@ -122,21 +122,27 @@ def _tests(comparisons: Sequence[tuple[Comparison, Thresholds]], rules: Rules) -
         # What is tested is chosen by sizes and settings alone, never by how far the two sides lie apart.
         able = {_aspect(each) for each in comparison.findings if threshold_of(thresholds, each.name) is not None}
         for finding in comparison.findings:
-            if finding.p is None or not finding.test or min(finding.rows) < rules.rows_min:
+            if finding.p is None or not finding.test or min(finding.rows) < rules.rows_min * comparison.alike:
                 continue
             if (aspect := _aspect(finding)) in able:
                 family[str(place), aspect, finding.test] = finding.p
     return family
 
 
-def _judged(finding: Finding, thresholds: Thresholds, rules: Rules, chance: tuple[float | None, float]) -> Judged:
+def _judged(
+    finding: Finding,
+    thresholds: Thresholds,
+    asked: tuple[Rules, float],
+    chance: tuple[float | None, float],
+) -> Judged:
+    rules, alike = asked
     threshold = threshold_of(thresholds, finding.name)
     if finding.value is None:
         return Judged(finding, Verdict.NOT_COMPARED, threshold)
     if threshold is None:
         return Judged(finding, Verdict.NOT_JUDGED)
-    if min(finding.rows) < rules.rows_min:
-        return Judged(finding, Verdict.TOO_FEW, threshold, rows_needed=rules.rows_min)
+    if min(finding.rows) < rules.rows_min * alike:
+        return Judged(finding, Verdict.TOO_FEW, threshold, rows_needed=math.ceil(rules.rows_min * alike))
     adjusted, level = chance
     is_beyond_chance = adjusted is not None and adjusted <= rules.false_alarm_rate
     effect = effect_of(finding)
@@ -144,12 +150,12 @@ def _judged(finding: Finding, thresholds: Thresholds, rules: Rules, chance: tupl
         return Judged(finding, Verdict.ALARM, threshold, adjusted)
     # Where chance alone gives as much as the threshold, a drift of that size would not be seen.
     if not is_beyond_chance and adjusted is not None and max(effect, finding.by_chance) >= threshold:
-        return Judged(finding, Verdict.TOO_FEW, threshold, adjusted, _rows_needed(finding, threshold, level))
+        return Judged(finding, Verdict.TOO_FEW, threshold, adjusted, _rows_needed(finding, threshold, level, alike))
     return Judged(finding, Verdict.STABLE, threshold, adjusted)
 
 
-def _rows_needed(finding: Finding, threshold: float, level: float) -> int:
-    size = max(_size_needed(finding, threshold, level), 1.0)
+def _rows_needed(finding: Finding, threshold: float, level: float, alike: float) -> int:
+    size = max(_size_needed(finding, threshold, level), 1.0) * alike
     smaller, larger = sorted(finding.rows)
     rows = 2 * size if larger <= 2 * size else 1 / (1 / size - 1 / larger)
     return max(math.ceil(rows), smaller + 1)

@@ -175,8 +175,9 @@ def _columns(pair: _Pair, settings: MonitoringSettings) -> dict[str, _Column]:
     found = {}
     for name, theirs in pair.names.matched.items():
         current, reference = pair.current.columns[name], pair.reference.columns[theirs]
-        if current.kind == reference.kind and not settings.ignores(qualified(pair.current.subject, name)):
-            found[name] = _Column(current, reference, compare(reference, current))
+        full = qualified(pair.current.subject, name)
+        if current.kind == reference.kind and not settings.ignores(full):
+            found[name] = _Column(current, reference, compare(reference, current, settings.rows_alike_of(full)))
     return found
 
 

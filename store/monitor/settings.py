@@ -18,6 +18,7 @@ from store.kernel.drift_measures import LENGTH, Measure
 from store.limits import (
     MONITORING_DAYS_MAX,
     MONITORING_FILE_BYTES_MAX,
+    ROWS_ALIKE_MAX,
     WEBHOOK_ATTEMPTS_MAX,
     WEBHOOK_SECONDS_MAX,
 )
@@ -50,6 +51,7 @@ _OF_NUMBERS = (
 THRESHOLD_NAMES = (*(str(each) for each in THRESHOLDS), *(f"{LENGTH}{each}" for each in _OF_NUMBERS))
 
 Days = Annotated[int, msgspec.Meta(ge=1, le=MONITORING_DAYS_MAX)]
+RowsAlike = Annotated[float, msgspec.Meta(ge=1, le=ROWS_ALIKE_MAX)]
 Threshold = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -92,6 +94,7 @@ class FeatureSetting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is different for one feature."""
 
     thresholds: dict[str, Threshold | None] = {}
+    rows_alike: RowsAlike | None = None
     ignore: bool = False
 
 
@@ -128,6 +131,8 @@ class MonitoringSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """All of `monitoring.yaml`.
 
     Attributes:
+        rows_min: independent values below which nothing is compared.
+        rows_alike: how many rows together are worth an independent one: hours that follow each other are much alike.
         references: by the name of a view, service, push source or training set, where it is not `reference`.
         features: by `view:feature` (of a push source or of a training set by the name of the column).
     """
@@ -137,6 +142,7 @@ class MonitoringSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     current: CurrentSetting = CurrentSetting()
     false_alarm_rate: Annotated[float, msgspec.Meta(gt=0, le=0.5)] = 0.01
     rows_min: Annotated[int, msgspec.Meta(ge=10)] = 50
+    rows_alike: RowsAlike = 1.0
     thresholds: dict[str, Threshold | None] = {}
     features: dict[str, FeatureSetting] = {}
     webhook: WebhookSetting | None = None
@@ -150,6 +156,11 @@ class MonitoringSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         """Returns the thresholds of a feature by measure."""
         own = self.features.get(feature, FeatureSetting()).thresholds
         return {**THRESHOLDS, **self.thresholds, **own}
+
+    def rows_alike_of(self, feature: str) -> float:
+        """Returns how many rows of a feature are worth an independent one."""
+        own = self.features.get(feature, FeatureSetting()).rows_alike
+        return self.rows_alike if own is None else own
 
     def ignores(self, feature: str) -> bool:
         """Whether a feature is not to be compared."""

@@ -268,3 +268,27 @@ def test_a_planted_shift_is_found(planted: str) -> None:
 @pytest.mark.parametrize("planted", PLANTED)
 def test_planted_shifts_are_nearly_always_found(planted: str) -> None:
     assert found_shifts(planted, (100_000, FOUND_AT[planted]), 100, 8) >= 98
+
+
+def test_rows_that_are_alike_count_as_one() -> None:
+    draw = np.random.default_rng(13)
+    # The sample that is repeated has whole cells that are too small to be tested by themselves, on purpose.
+    before, after = draw.normal(0, 1, 700).round(2).tolist(), draw.normal(0.1, 1, 300).round(2).tolist()
+    sky = (draw.choice(["a", "b", "c", "d"], 700, p=[0.5, 0.4, 0.09, 0.01]).tolist(), ["a", "b"] * 140 + ["e"] * 20)
+    for make, (mine, theirs) in ((numeric, (before, after)), (texts, sky)):
+        once = compare(make("x", mine, nulls=30), make("x", theirs, nulls=40)).findings
+        often = compare(make("x", mine * 24, nulls=720), make("x", theirs * 24, nulls=960), alike=24).findings
+        for one, many in zip(once, often, strict=True):
+            assert many.p == (one.p if one.p is None else pytest.approx(one.p, rel=1e-9)), one.name
+            assert many.by_chance == pytest.approx(one.by_chance * (24 if one.name == "chi_squared" else 1), rel=1e-9)
+            if one.name not in {"psi", "chi_squared"}:
+                # The deviation of a sample, by which means are measured, depends a little on its size.
+                near = 1e-3 if one.name == "mean_shift" else 1e-9
+                assert many.value == (one.value if one.value is None else pytest.approx(one.value, rel=near))
+
+
+def test_too_few_independent_rows_are_too_few() -> None:
+    before, after = numeric("x", NORMAL), numeric("x", [value + 30 for value in NORMAL[:1_199]])
+    [judged] = judge([(compare(before, after, alike=24), TENTH)], RULES).features
+    assert {each.verdict for each in judged} == {Verdict.TOO_FEW}
+    assert {each.rows_needed for each in judged} == {1_200}

@@ -41,13 +41,13 @@ def test_small_cells_are_tested_together() -> None:
 @given(st.floats(0, 1), st.integers(1, 10**6), st.integers(1, 10**6))
 def test_kolmogorov_is_scipys_limit(effect: float, reference: int, current: int) -> None:
     expected = oracle.kolmogorov(effect, reference, current)
-    assert chance.kolmogorov(effect, reference, current) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+    assert chance.kolmogorov(effect, (reference, current)) == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
 @given(st.integers(1, 400), st.integers(1, 400), st.data())
 def test_rates_are_tested_exactly(of_reference: int, of_current: int, data: st.DataObject) -> None:
     reference, current = data.draw(st.integers(0, of_reference)), data.draw(st.integers(0, of_current))
-    found = chance.rates(reference, of_reference, current, of_current)
+    found = chance.rates((reference, of_reference), (current, of_current))
     assert found == pytest.approx(oracle.rates(reference, of_reference, current, of_current), rel=1e-7, abs=1e-12)
 
 
@@ -58,7 +58,7 @@ def test_rates_are_tested_exactly(of_reference: int, of_current: int, data: st.D
 def test_rates_of_large_samples_are_tested_exactly(
     reference: int, of_reference: int, current: int, of_current: int
 ) -> None:
-    found = chance.rates(reference, of_reference, current, of_current)
+    found = chance.rates((reference, of_reference), (current, of_current))
     assert found == pytest.approx(oracle.rates(reference, of_reference, current, of_current), rel=1e-4)
 
 
@@ -105,7 +105,7 @@ def test_distances_that_chance_gives_are_seldom_called_unlikely(shape: str, refe
         shift = float(before.mean() - after.mean())
         spread = (float(pooled.var()), float(np.ptp(pooled)) or 1.0)
         found = {
-            "kolmogorov": chance.kolmogorov(both.kolmogorov_smirnov(), reference, current),
+            "kolmogorov": chance.kolmogorov(both.kolmogorov_smirnov(), (reference, current)),
             "transport": chance.transport(both),
             "mean": chance.mean_shift(shift, *spread, (reference, current)),
         }

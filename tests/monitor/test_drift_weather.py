@@ -33,10 +33,10 @@ def columns(rows: pd.DataFrame) -> Iterator[ColumnProfile]:
             yield make(str(name), [*known.astype(float if make is numeric else str)], nulls=len(column) - len(known))
 
 
-def alarms(reference: pd.DataFrame, current: pd.DataFrame) -> set[str]:
+def alarms(reference: pd.DataFrame, current: pd.DataFrame, rows_alike: float = 1) -> set[str]:
     settings = MonitoringSettings()
     pairs = list(zip(columns(reference), columns(current), strict=True))
-    compared = [(compare(*pair), settings.thresholds_of("")) for pair in pairs]
+    compared = [(compare(*pair, rows_alike), settings.thresholds_of("")) for pair in pairs]
     judged = judge(compared, Rules(settings.false_alarm_rate, settings.rows_min)).features
     return {
         before.name
@@ -60,9 +60,13 @@ def test_halves_of_the_same_rows_do_not_differ(weather: pd.DataFrame) -> None:
         assert alarms(weather[is_first], weather[~is_first]) == set()
 
 
-def test_a_day_among_its_own_month_is_told_apart_though_all_is_well(weather: pd.DataFrame) -> None:
-    # Hours that follow each other say nearly the same: 72 rows of one day are worth a handful. What is found is true,
-    # this day was cooler, and is what the settings' longer stretches or higher thresholds are for.
+def test_a_cooler_day_of_a_month_alarms_unless_its_hours_are_said_to_be_alike(weather: pd.DataFrame) -> None:
+    # Hours that follow each other say nearly the same, at three airports in sight of each other: 72 rows of one day are
+    # worth a handful, and every other day would alarm.
     dates = weather["observed_at"].dt.date.astype(str)
-    month = weather[(dates >= "2013-05-01") & (dates < "2013-05-25")]
-    assert "temp" in alarms(month, weather[dates == "2013-05-25"])
+    month, day = weather[(dates >= "2013-05-01") & (dates < "2013-05-25")], weather[dates == "2013-05-25"]
+    assert "temp" in alarms(month, day)
+    assert alarms(month, day, rows_alike=24) == set()
+    # Seasons are still told apart.
+    months = weather["observed_at"].dt.month
+    assert "temp" in alarms(weather[months.isin([1, 2])], weather[months.isin([7, 8])], rows_alike=24)

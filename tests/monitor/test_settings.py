@@ -36,10 +36,12 @@ references:
 current: {days: 2}
 false_alarm_rate: 0.05
 rows_min: 200
+rows_alike: 3
 thresholds: {psi: 0.2, chi: null}
 features:
   "weather:temp": {thresholds: {psi: 0.3, mean_shift: null}}
   "weather:note": {ignore: true}
+  "weather:wind": {rows_alike: 24}
 webhook: {url_variable: HOOK, timeout_seconds: 5, attempts: 2}
 """.replace(", chi: null", ", length_psi: 1"),
     )
@@ -50,6 +52,7 @@ webhook: {url_variable: HOOK, timeout_seconds: 5, attempts: 2}
     temp = found.thresholds_of("weather:temp")
     assert (temp["psi"], temp["mean_shift"], temp["length_psi"], temp["null_rate"]) == (0.3, None, 1, 0.01)
     assert found.thresholds_of("weather:wind")["psi"] == 0.2
+    assert (found.rows_alike_of("weather:wind"), found.rows_alike_of("weather:temp")) == (24, 3)
     assert found.ignores("weather:note")
     assert not found.ignores("weather:temp")
     assert found.webhook is not None
@@ -70,6 +73,7 @@ webhook: {url_variable: HOOK, timeout_seconds: 5, attempts: 2}
         ("false_alarm_rate: 0", "> 0"),
         ("false_alarm_rate: 2", "<= 0.5"),
         ("rows_min: 3", ">= 10"),
+        ("rows_alike: 0.5", ">= 1"),
         ("current: {days: 0}", ">= 1"),
         ("current: {days: 5000}", "<= 3660"),
         ("reference: {}", "give one of 'training_set', 'days', or 'from' with 'to'"),
