@@ -17,7 +17,7 @@ from store.errors import ConfigError, InputError, LarderError
 from store.kernel.drift_measures import Verdict
 from store.monitor.drift import DriftRequest, DriftRun, Reference, drift
 from store.monitor.drift_files import DriftFiles
-from store.monitor.drift_report import DriftReport, FeatureDrift, MeasureResult
+from store.monitor.drift_report import DriftReport
 from store.monitor.profile_files import ProfileFiles
 from store.monitor.settings import MonitoringSettings, monitoring_settings
 from store.monitor.subjects import Span, Subject, SubjectKind
@@ -149,9 +149,9 @@ def _show(found: DriftRun, console: Console) -> None:
 
 
 def _show_report(report: DriftReport, console: Console) -> None:
-    reference = "itself" if report.reference == report.subject else str(report.reference)
+    reference = "its own rows of" if report.reference == report.subject else f"{report.reference},"
     console.print(
-        f"{report.subject}, {_days(report.span)}, {report.rows:,} rows, against {reference}, "
+        f"{report.subject}, {_days(report.span)}, {report.rows:,} rows, against {reference} "
         f"{_days(report.reference_span)}, {report.reference_rows:,} rows",
         markup=False,
         soft_wrap=True,
@@ -161,29 +161,16 @@ def _show_report(report: DriftReport, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     table.add_column("feature", overflow="fold")
-    table.add_column("furthest", overflow="fold")
     table.add_column("what", overflow="fold")
     for feature in sorted(report.features, key=lambda each: (_ORDER.index(each.verdict), each.feature)):
         style = "bold red" if feature.verdict is Verdict.ALARM else ""
         # Names and categories are somebody else's text: no markup is read in them.
-        cells = (_SAID[feature.verdict], feature.feature, _furthest(feature), feature.statement)
+        cells = (_SAID[feature.verdict], feature.feature, feature.statement)
         table.add_row(*(Text(each, style=style if place == 0 else "") for place, each in enumerate(cells)))
     console.print(table)
     console.print()
 
 
 def _days(span: Span) -> str:
-    return f"{said(span.start_us)} to {said(span.end_us)}"
-
-
-def _furthest(feature: FeatureDrift) -> str:
-    """Returns the measure that is furthest beyond, or nearest to, its threshold."""
-
-    def distance(measure: MeasureResult) -> float:
-        return (measure.value or 0.0) / (measure.threshold or 1.0)
-
-    judged = [each for each in feature.measures if each.value is not None and each.threshold is not None]
-    if not judged:
-        return ""
-    most = max(judged, key=lambda each: (each.verdict == feature.verdict, distance(each)))
-    return f"{most.name} {most.value:.3g}"
+    """Returns a stretch of time, by days where it is of whole ones."""
+    return " to ".join(said(each).removesuffix("T00:00:00+00:00") for each in (span.start_us, span.end_us))

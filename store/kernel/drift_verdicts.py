@@ -25,8 +25,8 @@ class Judged:
         threshold: of the effect, None where the measure raises no alarm.
         p_run: the least p-value of the tests of the same values, for all tests of the run together; at or below the
             false-alarm rate for an alarm.
-        rows_needed: with `TOO_FEW`, about how many values each side needs for an effect at the threshold to be told
-            from chance.
+        rows_needed: with `TOO_FEW`, about how many values each side needs to tell from chance what was found, or what
+            is at the threshold if that is more.
     """
 
     finding: Finding
@@ -150,23 +150,25 @@ def _judged(
         return Judged(finding, Verdict.ALARM, threshold, adjusted)
     # Where chance alone gives as much as the threshold, a drift of that size would not be seen.
     if not is_beyond_chance and adjusted is not None and max(effect, finding.by_chance) >= threshold:
-        return Judged(finding, Verdict.TOO_FEW, threshold, adjusted, _rows_needed(finding, threshold, level, alike))
+        return Judged(
+            finding, Verdict.TOO_FEW, threshold, adjusted, _rows_needed(finding, max(threshold, effect), level, alike)
+        )
     return Judged(finding, Verdict.STABLE, threshold, adjusted)
 
 
-def _rows_needed(finding: Finding, threshold: float, level: float, alike: float) -> int:
-    size = max(_size_needed(finding, threshold, level), 1.0) * alike
+def _rows_needed(finding: Finding, effect: float, level: float, alike: float) -> int:
+    size = max(_size_needed(finding, effect, level), 1.0) * alike
     smaller, larger = sorted(finding.rows)
     rows = 2 * size if larger <= 2 * size else 1 / (1 / size - 1 / larger)
     return max(math.ceil(rows), smaller + 1)
 
 
-def _size_needed(finding: Finding, threshold: float, level: float) -> float:
-    """Returns the effective size at which an effect at the threshold stands out at a level."""
+def _size_needed(finding: Finding, effect: float, level: float) -> float:
+    """Returns the effective size at which an effect stands out at a level."""
     if finding.degrees is not None:
         is_psi = finding.name.removeprefix(LENGTH) == Measure.PSI
-        index = threshold if is_psi else 8 * math.log(2) * threshold**2
+        index = effect if is_psi else 8 * math.log(2) * effect**2
         # More rows fill more bins than the few of a small sample.
         degrees = max(finding.degrees, min(finding.cells - 1, DRIFT_BINS - 1), 1)
         return max(float(special.chdtri(degrees, level)) - degrees, finding.cells - 1) / index
-    return 2 * math.log(2 / level) * (finding.noise / threshold) ** 2
+    return 2 * math.log(2 / level) * (finding.noise / effect) ** 2

@@ -1,5 +1,6 @@
 """What was found of a feature, in a sentence that a person understands without knowing any distance."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from store.kernel.drift_measures import LENGTH, Measure, Verdict
@@ -42,12 +43,16 @@ def statement(
 
 def _alarm(alarms: Sequence[MeasureResult], sides: tuple[Side, Side], bars: Sequence[Bar]) -> str:
     parts = [*_told_rates(alarms), *_told_values(alarms, sides, bars)]
-    numbers = [
-        f"{_named(each)} {each.value:.3g} (alarm from {each.threshold:g})"
-        for each in alarms
-        if each.rate_current is None and each.value is not None and each.threshold is not None
-    ]
-    return "; ".join([*parts, *numbers])
+    distances = [each for each in alarms if each.rate_current is None]
+    if distances:
+        most = max(distances, key=_furthest)
+        parts.append(f"{_named(most)} {most.value:.3g}, alarm from {most.threshold:g}")
+    return "; ".join(parts)
+
+
+def _furthest(measure: MeasureResult) -> tuple[bool, float]:
+    """Orders measures by how many times their threshold they are, those of lengths before those of values."""
+    return not measure.name.startswith(LENGTH), (measure.value or 0.0) / (measure.threshold or math.inf)
 
 
 def _named(measure: MeasureResult) -> str:
@@ -72,7 +77,9 @@ def _told_values(alarms: Sequence[MeasureResult], sides: tuple[Side, Side], bars
         told.append(f"{_percent(new.rate_current)} are of categories that the reference does not have{named}")
     of_values = [each for each in alarms if each.rate_current is None]
     if any(not each.name.startswith(LENGTH) for each in of_values):
-        told += _told_categories(bars) if any(each.label for each in bars) else _told_numbers(sides)
+        told += (
+            _told_categories(bars, is_new_told=bool(told)) if any(each.label for each in bars) else _told_numbers(sides)
+        )
     elif of_values:
         told.append("the lengths are distributed otherwise")
     return told
@@ -82,11 +89,10 @@ def _current(bar: Bar) -> int:
     return bar.current
 
 
-def _told_categories(bars: Sequence[Bar]) -> list[str]:
-    before, after = (sum(getattr(each, side) for each in bars) for side in ("reference", "current"))
-    shares = [
-        (each, each.reference / max(before, 1), each.current / max(after, 1)) for each in bars if not each.is_rest
-    ]
+def _told_categories(bars: Sequence[Bar], *, is_new_told: bool) -> list[str]:
+    before, after = (max(sum(getattr(each, side) for each in bars), 1) for side in ("reference", "current"))
+    known = [each for each in bars if not each.is_rest and (each.reference or not is_new_told)]
+    shares = [(each, each.reference / before, each.current / after) for each in known]
     moved = sorted(shares, key=lambda each: -abs(each[2] - each[1]))[:2]
     return [f"{bar.label!r} is {_percent(now)} instead of {_percent(was)}" for bar, was, now in moved if was != now]
 
@@ -117,10 +123,12 @@ def _change(before: float, after: float) -> str:
 
 
 def _too_few(measures: Sequence[MeasureResult]) -> str:
-    needed = max((each.rows_needed or 0 for each in measures), default=0)
-    least = min(measures, key=lambda each: min(each.rows_reference, each.rows_current))
-    rows = f"{least.rows_current:,} values against {least.rows_reference:,} of the reference"
-    return f"too few to tell: {rows}; about {needed:,} are needed on each side"
+    nearest = min(measures, key=lambda each: (each.rows_needed or 0, each.rate_current is not None))
+    what = "rows" if nearest.rate_current is not None else "values"
+    return (
+        f"too few to tell: {nearest.rows_current:,} {what} against {nearest.rows_reference:,} of the reference; about "
+        f"{nearest.rows_needed or 0:,} are needed on each side"
+    )
 
 
 def _percent(share: float) -> str:

@@ -206,11 +206,14 @@ def test_few_rows_are_no_alarm_and_say_how_many_are_needed() -> None:
     assert 150 < some.rows_needed < 1_000
 
 
-def test_rows_that_are_said_to_be_needed_tell_a_drift_at_the_threshold() -> None:
+def test_rows_that_are_said_to_be_needed_tell_a_drift_of_that_size() -> None:
     draw = np.random.default_rng(9)
-    needed = verdicts(numeric("x", NORMAL), numeric("x", draw.normal(53, 10, 70).tolist()))["mean_shift"].rows_needed
-    assert needed is not None
-    reference, current = draw.normal(0, 1, 4 * needed), draw.normal(0.13, 1, 4 * needed)
+    few = verdicts(numeric("x", NORMAL), numeric("x", draw.normal(53, 10, 70).tolist()))["mean_shift"]
+    assert few.verdict is Verdict.TOO_FEW
+    assert few.rows_needed is not None
+    assert few.finding.value is not None
+    rows = 2 * few.rows_needed
+    reference, current = draw.normal(0, 1, rows), draw.normal(few.finding.value, 1, rows)
     judged = verdicts(numeric("x", reference.tolist()), numeric("x", current.tolist()))
     assert judged["mean_shift"].verdict is Verdict.ALARM
 

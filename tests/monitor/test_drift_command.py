@@ -41,7 +41,10 @@ def test_an_alarm_is_status_1_shown_first_and_kept(repo: Path) -> None:
     answer = drift(repo, *DAYS)
     assert answer.exit_code == 1
     lines = answer.stdout.splitlines()
-    assert lines[0].startswith("feature_view 'weather', 1970-01-29T00:00:00+00:00 to")
+    assert lines[0] == (
+        "feature_view 'weather', 1970-01-29 to 1970-01-30, 1,000 rows, against its own rows of 1970-01-01 to "
+        "1970-01-29, 2,000 rows"
+    )
     assert lines[2].split()[:2] == ["ALARM", "temp"]
     assert "the middle" in answer.stdout
     assert lines[-1] == "1 of 2 features have drifted"
