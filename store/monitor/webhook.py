@@ -4,10 +4,11 @@ A failure is told and never raised: an alarm that could not be posted is still a
 secret and appears in no message; the libraries' own logging of it is turned off.
 """
 
-import asyncio
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import httpx
@@ -80,35 +81,41 @@ def tell(webhook: Webhook, message: Mapping[str, Any]) -> str:
         address = None
     if address is None or address.scheme not in {"http", "https"} or not address.host:
         return "the webhook's address is no http or https URL; correct it in monitoring.yaml or its variable"
+    outcome: SimpleQueue[str] = SimpleQueue()
+    # A thread that nobody waits for: neither names that are slowly resolved nor a head that comes byte by byte can hold
+    # the run for longer than it allows.
+    args = (webhook, address, msgspec.json.encode(message), outcome)
+    threading.Thread(target=_tell, args=args, daemon=True).start()
     try:
-        asyncio.run(_told(webhook, address, msgspec.json.encode(message)))
-    except TimeoutError:
+        return outcome.get(timeout=webhook.timeout_seconds)
+    except Empty:
         return f"the webhook did not take the alarms within {webhook.timeout_seconds:g} s; look whether it is well"
-    except _NotTaken as refusal:
-        return f"the webhook did not take the alarms: {refusal}"
-    return ""
 
 
-async def _told(webhook: Webhook, address: httpx.URL, content: bytes) -> None:
-    async with asyncio.timeout(webhook.timeout_seconds):
-        attempts = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(webhook.attempts),
-            wait=tenacity.wait_exponential_jitter(WEBHOOK_WAIT_SECONDS, jitter=WEBHOOK_WAIT_SECONDS / 2),
-            retry=tenacity.retry_if_exception_type(_NotNow),
-            reraise=True,
-        )
+def _tell(webhook: Webhook, address: httpx.URL, content: bytes, outcome: "SimpleQueue[str]") -> None:
+    attempts = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(webhook.attempts) | tenacity.stop_after_delay(webhook.timeout_seconds),
+        wait=tenacity.wait_exponential_jitter(WEBHOOK_WAIT_SECONDS, jitter=WEBHOOK_WAIT_SECONDS / 2),
+        retry=tenacity.retry_if_exception_type(_NotNow),
+        reraise=True,
+    )
+    try:
         # One attempt may take all the time there is; the deadline is over all of them.
-        async with httpx.AsyncClient(follow_redirects=False, timeout=webhook.timeout_seconds) as client:
-            async for attempt in attempts:
-                with attempt:
-                    await _posted(client, address, content)
+        with httpx.Client(follow_redirects=False, timeout=webhook.timeout_seconds) as client:
+            attempts(_post, client, address, content)
+    except _NotTaken as refusal:
+        outcome.put(f"the webhook did not take the alarms: {refusal}")
+    except Exception as error:  # noqa: BLE001 - the edge of a thread; a traceback could quote the address
+        outcome.put(f"the webhook did not take the alarms: {type(error).__name__} before anything was posted")
+    else:
+        outcome.put("")
 
 
-async def _posted(client: httpx.AsyncClient, address: httpx.URL, content: bytes) -> None:
+def _post(client: httpx.Client, address: httpx.URL, content: bytes) -> None:
     headers = {"Content-Type": "application/json", "User-Agent": "larder"}
     try:
         # The status comes with the head of the answer; its body, however long it is or takes, is never read.
-        async with client.stream("POST", address, content=content, headers=headers) as answer:
+        with client.stream("POST", address, content=content, headers=headers) as answer:
             pass
     except httpx.TransportError as error:
         # Its text may quote the address.

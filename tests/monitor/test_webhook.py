@@ -82,6 +82,21 @@ def test_what_is_no_http_address_is_refused_and_not_quoted(address: str) -> None
     )
 
 
+@pytest.mark.parametrize("address", ["http://a..b/s3cr3t", "http://s3cr3t.invalid/", f"http://{'s3cr3t' * 50}/"])
+def test_a_name_that_leads_nowhere_is_told_without_it(address: str) -> None:
+    answer = told(address, attempts=1)
+    assert answer.startswith("the webhook did not take the alarms: ")
+    assert "s3cr3t" not in answer
+
+
+def test_a_proxy_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "s3cr3t://nowhere")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    answer = told("http://hooks.invalid/", attempts=1)
+    assert answer == "the webhook did not take the alarms: ValueError before anything was posted"
+
+
 def test_the_address_is_in_no_message_and_no_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     answers = [status(500), status(404), b"", status(302, "Location: http://127.0.0.1/s3cr3t\r\n")]
