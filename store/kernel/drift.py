@@ -208,11 +208,11 @@ def _mean_shift(reference: Numbers, current: Numbers, alike: float) -> Finding:
     shift = current.mean / 2 - reference.mean / 2
     if not span:
         return Finding(Measure.MEAN_SHIFT, rows, 0.0)
-    if not deviation:
+    if reference.least == reference.greatest:
         return Finding(Measure.MEAN_SHIFT, rows, why="all values of the reference are equal")
     variance = both.squares / sum(rows) / span / span / 4
-    if not all(math.isfinite(each) for each in (deviation, shift, variance)):
-        return Finding(Measure.MEAN_SHIFT, rows, why="the values are too great for a variance")
+    if not deviation or not all(math.isfinite(each) for each in (shift, variance)):
+        return Finding(Measure.MEAN_SHIFT, rows, why="the values are too great, or too small, for a variance")
     p = chance.mean_shift(shift / span, variance, 1.0, rows, alike)
     noise = math.sqrt(variance) * span * 2 / deviation
     return Finding(Measure.MEAN_SHIFT, rows, abs(shift) * 2 / deviation, test="mean", p=p, noise=noise)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from store.errors import ConfigError
-from store.limits import MONITORING_FILE_BYTES_MAX, WEBHOOK_ATTEMPTS_MAX
+from store.limits import WEBHOOK_ATTEMPTS_MAX
+from store.monitor import settings as module
 from store.monitor.settings import THRESHOLDS, MonitoringSettings, monitoring_settings
 from tests.monitor.profiles import DAY_US
 
@@ -125,15 +126,16 @@ def test_a_variable_that_is_not_set_is_named(repo: Path) -> None:
         found.address({})
 
 
-def test_a_file_that_is_no_text_or_too_great_is_refused(repo: Path) -> None:
+def test_a_file_that_is_no_text_or_too_great_is_refused(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MONITORING_FILE_BYTES_MAX", 1_000)
     path = repo / "monitoring.yaml"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="cannot be read as text"):
         monitoring_settings(repo)
-    path.write_text("#" * (MONITORING_FILE_BYTES_MAX + 1))
+    path.write_text("#" * 1_001)
     with pytest.raises(ConfigError, match="greater than"):
         monitoring_settings(repo)
-    path.write_text("#" * MONITORING_FILE_BYTES_MAX)
+    path.write_text("#" * 1_000)
     assert monitoring_settings(repo) == MonitoringSettings()
     path.unlink()
     path.mkdir()
@@ -143,4 +145,4 @@ def test_a_file_that_is_no_text_or_too_great_is_refused(repo: Path) -> None:
 
 def test_settings_that_nest_without_end_are_refused(repo: Path) -> None:
     with pytest.raises(ConfigError, match="is no YAML"):
-        settings(repo, "[" * 100_000)
+        settings(repo, "[" * 3_000)
