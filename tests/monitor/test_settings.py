@@ -127,15 +127,15 @@ def test_a_variable_that_is_not_set_is_named(repo: Path) -> None:
 
 
 def test_a_file_that_is_no_text_or_too_great_is_refused(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MONITORING_FILE_BYTES_MAX", 1_000)
+    monkeypatch.setattr(module, "MONITORING_FILE_BYTES_MAX", 10_000)
     path = repo / "monitoring.yaml"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="cannot be read as text"):
         monitoring_settings(repo)
-    path.write_text("#" * 1_001)
+    path.write_text("#" * 10_001)
     with pytest.raises(ConfigError, match="greater than"):
         monitoring_settings(repo)
-    path.write_text("#" * 1_000)
+    path.write_text("#" * 10_000)
     assert monitoring_settings(repo) == MonitoringSettings()
     path.unlink()
     path.mkdir()
@@ -145,4 +145,4 @@ def test_a_file_that_is_no_text_or_too_great_is_refused(repo: Path, monkeypatch:
 
 def test_settings_that_nest_without_end_are_refused(repo: Path) -> None:
     with pytest.raises(ConfigError, match="is no YAML"):
-        settings(repo, "[" * 3_000)
+        settings(repo, "[" * 1_200)
