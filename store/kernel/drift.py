@@ -219,7 +219,13 @@ def _mean_shift(reference: Numbers, current: Numbers, alike: float) -> Finding:
 
 
 def _of_categories(reference: Categories, current: Categories, alike: float) -> tuple[list[Finding], Cells | None]:
-    names = (Measure.PSI, Measure.JENSEN_SHANNON, Measure.CHI_SQUARED, Measure.NEW_CATEGORY_RATE)
+    names = (
+        Measure.PSI,
+        Measure.JENSEN_SHANNON,
+        Measure.CHI_SQUARED,
+        Measure.CATEGORY_SHIFT,
+        Measure.NEW_CATEGORY_RATE,
+    )
     cells = _cells(reference, current)
     rows = (int(cells.reference.sum()), int(cells.current.sum()))
     if not all(rows):
@@ -230,7 +236,24 @@ def _of_categories(reference: Categories, current: Categories, alike: float) -> 
         squared = Finding(
             Measure.CHI_SQUARED, rows, test.statistic, by_chance=test.degrees * alike, p=test.p, degrees=test.degrees
         )
-    return [*_on_cells(cells, rows, (test, alike), "categories"), squared, _new_categories(cells, rows, alike)], cells
+    return [
+        *_on_cells(cells, rows, (test, alike), "categories"),
+        squared,
+        _category_shift(cells, rows, alike),
+        _new_categories(cells, rows, alike),
+    ], cells
+
+
+def _category_shift(cells: Cells, rows: tuple[int, int], alike: float) -> Finding:
+    """Returns how far the share of one category has moved, the one that moved most."""
+    before, after = cells.reference / rows[0], cells.current / rows[1]
+    most = int(np.argmax(np.abs(after - before)))
+    p = chance.one_category(cells.reference, cells.current, alike)
+    pooled = int(cells.reference[most] + cells.current[most]) / sum(rows)
+    noise = math.sqrt(pooled * (1 - pooled))
+    return Finding(
+        Measure.CATEGORY_SHIFT, rows, float(abs(after[most] - before[most])), test="category", p=p, noise=noise
+    )
 
 
 def _cells(reference: Categories, current: Categories) -> Cells:

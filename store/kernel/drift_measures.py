@@ -15,6 +15,7 @@ class Measure(StrEnum):
     WASSERSTEIN = "wasserstein"
     MEAN_SHIFT = "mean_shift"
     CHI_SQUARED = "chi_squared"
+    CATEGORY_SHIFT = "category_shift"
     NEW_CATEGORY_RATE = "new_category_rate"
     NULL_RATE = "null_rate"
     NAN_RATE = "nan_rate"

@@ -105,6 +105,7 @@ _OF_VALUES = frozenset({
     Measure.KOLMOGOROV_SMIRNOV,
     Measure.WASSERSTEIN,
     Measure.MEAN_SHIFT,
+    Measure.CATEGORY_SHIFT,
 })  # fmt: skip
 
 

@@ -22,6 +22,7 @@ _NAMES = {
     Measure.KOLMOGOROV_SMIRNOV: "Kolmogorov-Smirnov",
     Measure.WASSERSTEIN: "Wasserstein",
     Measure.MEAN_SHIFT: "mean shift",
+    Measure.CATEGORY_SHIFT: "category shift",
 }
 
 

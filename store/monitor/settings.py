@@ -32,6 +32,7 @@ THRESHOLDS: Mapping[str, float | None] = {
     Measure.KOLMOGOROV_SMIRNOV: 0.1,
     Measure.WASSERSTEIN: 0.1,
     Measure.MEAN_SHIFT: 0.1,
+    Measure.CATEGORY_SHIFT: 0.1,
     Measure.NEW_CATEGORY_RATE: 0.01,
     Measure.NULL_RATE: 0.01,
     Measure.NAN_RATE: 0.01,

@@ -144,6 +144,15 @@ def test_a_new_category_alarms() -> None:
     assert judged["new_category_rate"].verdict is Verdict.ALARM
 
 
+def test_a_category_that_a_large_reference_hardly_had_alarms_in_a_few_rows() -> None:
+    before = Categories({"a": 9_999_990, "b": 10})
+    column = ColumnProfile("c", "String", Kind.CATEGORY, 10_000_000, categories=before)
+    judged = verdicts(column, texts("c", ["b"] * 60))
+    assert judged["new_category_rate"].finding.value == 0
+    assert judged["category_shift"].finding.value == pytest.approx(1.0)
+    assert judged["category_shift"].verdict is judged["psi"].verdict is Verdict.ALARM
+
+
 def test_rare_values_that_are_always_new_do_not_alarm() -> None:
     keys = [f"tail{number}" for number in np.random.default_rng(3).integers(0, 5_000, 6_000)]
     judged = verdicts(texts("c", keys[:3_000]), texts("c", keys[3_000:]), dict.fromkeys(Measure, 0.01))

@@ -70,6 +70,19 @@ def test_new_categories_are_never_called_less_likely_than_they_are(pairs: list[t
         assert oracle.chance_of_unseen(before, after) <= found * (1 + 1e-9) <= 1 + 1e-9
 
 
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=25))
+def test_one_category_is_tested_exactly_times_how_many_there_are(pairs: list[tuple[int, int]]) -> None:
+    before, after = (list(each) for each in zip(*pairs, strict=True))
+    assume(sum(before) and sum(after))
+    found = chance.one_category(np.array(before), np.array(after))
+    tested = [oracle.rates(b, sum(before), a, sum(after)) for b, a in pairs if a or b]
+    exact = min(1.0, min(tested) * len(tested))
+    # With more than 20, those that stand out least are left out: then it may be greater.
+    assert found >= exact * (1 - 1e-7)
+    if len(pairs) <= 20:
+        assert found == pytest.approx(exact, rel=1e-7)
+
+
 def test_a_new_category_with_many_rows_is_no_chance_and_new_rare_ones_are() -> None:
     assert chance.unseen(np.array([500, 480, 0]), np.array([490, 480, 20])) < 1e-5
     rare = np.random.default_rng(3).integers(0, 2, 2_000)
