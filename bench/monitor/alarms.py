@@ -9,7 +9,7 @@ Run as `python -m bench.monitor.alarms`; one JSON line per row of a table.
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,10 @@ from store.kernel.drift_measures import Verdict
 from store.kernel.drift_verdicts import Rules, judge
 from store.kernel.histograms import Histogram, buckets_of
 from store.kernel.profiles import Categories, ColumnProfile, Kind, Numbers
-from store.monitor.settings import THRESHOLDS, MonitoringSettings
+from store.monitor.settings import MonitoringSettings
 
 _POPULATION = 200_000
 """Values that a population is made of."""
-
-NO_THRESHOLDS = dict.fromkeys(THRESHOLDS, 1e-12)
-"""Thresholds under which chance alone decides: what the false-alarm rate is promised for."""
 
 Values = npt.NDArray[np.float64]
 Draw = np.random.Generator
@@ -155,30 +152,38 @@ PLANTED: dict[str, tuple[str, Callable[[Population], Population]]] = {
 """What is planted into which population."""
 
 
-def false_alarms(rows: tuple[int, int], runs: int, seed: int, *, is_chance_alone: bool) -> int:
-    """Returns in how many of some runs anything alarms although nothing has moved.
+@dataclass
+class FalseAlarms:
+    """In how many runs anything alarmed although nothing had moved.
+
+    Attributes:
+        by_chance: whatever the effect, so that only the promised rate keeps alarms away.
+        alarms: with the usual thresholds of effects.
+    """
+
+    runs: int
+    by_chance: int = 0
+    alarms: int = 0
+
+
+def false_alarms(rows: tuple[int, int], runs: int, seed: int) -> FalseAlarms:
+    """Returns how often runs raise alarms in which nothing has moved.
 
     Args:
         rows: of the reference and of the current profile.
-        is_chance_alone: without thresholds of effects, so that only the promised rate keeps alarms away.
     """
     draw = np.random.default_rng(seed)
     settings = MonitoringSettings()
-    thresholds = NO_THRESHOLDS if is_chance_alone else settings.thresholds_of("")
+    thresholds = settings.thresholds_of("")
     rules = Rules(settings.false_alarm_rate, settings.rows_min)
-    found = 0
+    found = FalseAlarms(runs)
     for _ in range(runs):
         pairs = [
             (compare(each.sample(draw, rows[0]), each.sample(draw, rows[1])), thresholds) for each in populations_once()
         ]
-        judged = judge(pairs, rules).features
-        if is_chance_alone:
-            # Without thresholds what counts is chance; an effect less what chance gives may be zero.
-            found += any(
-                each.p_run is not None and each.p_run <= rules.false_alarm_rate for one in judged for each in one
-            )
-        else:
-            found += any(each.verdict is Verdict.ALARM for one in judged for each in one)
+        judged = [each for one in judge(pairs, rules).features for each in one]
+        found.by_chance += any(each.p_run is not None and each.p_run <= rules.false_alarm_rate for each in judged)
+        found.alarms += any(each.verdict is Verdict.ALARM for each in judged)
     return found
 
 
@@ -210,48 +215,21 @@ def populations_once() -> list[Population]:
     return _MADE
 
 
+SIZES = [(100, 100), (1_000, 1_000), (100_000, 1_000), (1_000, 100_000), (100_000, 100), (1_000_000, 1_000_000)]
+"""Rows of the reference and of the current profile."""
+
+
 def main(runs: int) -> None:
     """Prints false-alarm rates and power at sizes from a hundred to a million."""
-    for rows in [
-        (100, 100),
-        (1_000, 1_000),
-        (100_000, 1_000),
-        (1_000, 100_000),
-        (100_000, 100),
-        (1_000_000, 1_000_000),
-    ]:
-        for is_chance_alone in (True, False):
-            found = false_alarms(rows, runs, 1, is_chance_alone=is_chance_alone)
-            print(
-                json.dumps(
-                    {
-                        "table": "false alarms",
-                        "reference_rows": rows[0],
-                        "current_rows": rows[1],
-                        "thresholds": not is_chance_alone,
-                        "features": len(populations_once()),
-                        "runs": runs,
-                        "runs_with_alarm": found,
-                    }
-                ),
-                flush=True,
-            )
+    for rows in SIZES:
+        told = {"table": "false alarms", "reference_rows": rows[0], "current_rows": rows[1]}
+        found = asdict(false_alarms(rows, runs, 1))
+        print(json.dumps(told | {"features": len(populations_once())} | found), flush=True)
     for planted in PLANTED:
         for current in (300, 1_000, 3_000, 10_000, 100_000):
-            found = found_shifts(planted, (100_000, current), runs // 10, 2)
-            print(
-                json.dumps(
-                    {
-                        "table": "power",
-                        "planted": planted,
-                        "reference_rows": 100_000,
-                        "current_rows": current,
-                        "runs": runs // 10,
-                        "found": found,
-                    }
-                ),
-                flush=True,
-            )
+            told = {"table": "power", "planted": planted, "reference_rows": 100_000, "current_rows": current}
+            times = found_shifts(planted, (100_000, current), runs // 10, 2)
+            print(json.dumps(told | {"runs": runs // 10, "found": times}), flush=True)
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def test_a_category_that_a_large_reference_hardly_had_alarms_in_a_few_rows() -> 
     column = ColumnProfile("c", "String", Kind.CATEGORY, 10_000_000, categories=before)
     judged = verdicts(column, texts("c", ["b"] * 60))
     assert judged["new_category_rate"].finding.value == 0
-    assert judged["category_shift"].finding.value == pytest.approx(1.0)
+    assert judged["category_shift"].finding.value == pytest.approx(1.0, rel=1e-5)
     assert judged["category_shift"].verdict is judged["psi"].verdict is Verdict.ALARM
 
 
@@ -249,17 +249,18 @@ SIZES = [(100, 100), (1_000, 100_000), (100_000, 1_000), (1_000_000, 1_000_000)]
 
 
 @pytest.mark.parametrize("rows", SIZES)
-def test_nothing_that_moved_seldom_alarms(rows: tuple[int, int]) -> None:
+def test_what_has_not_moved_seldom_alarms(rows: tuple[int, int]) -> None:
     # At a hundredth, three alarms in 12 runs come once in five thousand; with the seed they come or they do not.
-    assert false_alarms(rows, 12, 5, is_chance_alone=True) <= 2
+    found = false_alarms(rows, 12, 5)
+    assert found.alarms <= found.by_chance <= 2
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("is_chance_alone", [True, False])
 @pytest.mark.parametrize("rows", SIZES)
-def test_alarms_where_nothing_moved_keep_to_their_rate(rows: tuple[int, int], is_chance_alone: bool) -> None:
+def test_alarms_where_nothing_moved_keep_to_their_rate(rows: tuple[int, int]) -> None:
     # Ten are expected at most; more than 20 of 1,000 come by chance once in some eight hundred.
-    assert false_alarms(rows, 1_000, 6, is_chance_alone=is_chance_alone) <= 20
+    found = false_alarms(rows, 1_000, 6)
+    assert found.alarms <= found.by_chance <= 20
 
 
 FOUND_AT = {

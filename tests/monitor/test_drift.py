@@ -103,7 +103,7 @@ def test_a_sentence_says_what_has_changed(files: ProfileFiles) -> None:
     told = {name: each.statement for name, each in features(run(files)).items()}
     assert told["humid"] == "20.0 % have no value instead of 1.0 %"
     assert told["sky"].startswith(
-        "'clear' is 40.0 % instead of 60.0 %; 'rain' is 60.0 % instead of 40.0 %; Jensen-Shannon 0.17"
+        "'clear' is 40.0 % instead of 60.0 %; 'rain' is 60.0 % instead of 40.0 %; category shift 0.2"
     )
     assert told["origin"].startswith("4.0 % are of categories that the reference does not have, most of them 'LGA'")
     assert told["wind"].startswith("the middle half of the values lies from 0 to 4 instead of from 1 to 3")
