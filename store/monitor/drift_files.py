@@ -5,20 +5,19 @@ computed; a later run over the same stretch supersedes the earlier one. Files ar
 changed, so they are read without a lock.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 import msgspec
 
 from store.errors import OfflineStoreError, OutOfSpace
 from store.files import is_disk_full, locked, write_atomically
-from store.limits import DRIFT_FILE_BYTES_MAX, DRIFT_FILES_MAX, PROFILE_NAME_CHARACTERS_MAX
+from store.limits import DRIFT_FILE_BYTES_MAX, DRIFT_FILES_MAX
 from store.monitor.drift_report import DriftPoint, DriftReport
+from store.monitor.profile_files import folder_name
 from store.monitor.profile_form import OtherVersion
 from store.monitor.subjects import Span, Subject
 
@@ -118,7 +117,7 @@ class DriftFiles:
                 yield report
 
     def _folder_of(self, subject: Subject) -> Path:
-        return self._folder / subject.kind / _safe_name(subject.name)
+        return self._folder / subject.kind / folder_name(subject.name)
 
     def _runs(self, folder: Path) -> list[_Run]:
         try:
@@ -167,13 +166,3 @@ def _checked(subject: Subject, run: _Run) -> DriftReport:
     if (report.subject, report.span) != (subject, run.span):
         raise ValueError(f"it is of {report.subject}, or of other days than its name says")
     return report
-
-
-def _safe_name(name: str) -> str:
-    """Returns a name as that of a folder: escaped, and different for different names."""
-    escaped = quote(name, safe="").replace(".", "%2E") or "%"
-    if len(escaped) <= PROFILE_NAME_CHARACTERS_MAX:
-        return escaped
-    # No escaped name holds this sign, so a shortened one is never another's.
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"{escaped[:PROFILE_NAME_CHARACTERS_MAX]}+{digest}"
