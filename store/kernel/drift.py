@@ -69,7 +69,11 @@ class Cells:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """All findings of one feature, the cells of its values if it has any, and how many rows are worth one."""
+    """All findings of one feature, and how many rows are worth one.
+
+    Attributes:
+        cells: of its values; of lists, and of texts that are too many to count each, of their lengths.
+    """
 
     findings: tuple[Finding, ...]
     cells: Cells | None = None
@@ -93,7 +97,8 @@ def compare(reference: ColumnProfile, current: ColumnProfile, alike: float = 1.0
         findings += found
     if reference.lengths is not None and current.lengths is not None:
         found, bins = _of_numbers(reference.lengths, current.lengths, alike)
-        cells = cells or bins
+        # Groups by hash mean nothing to anybody who sees them drawn; lengths do.
+        cells = bins if cells is None or cells.are_groups else cells
         findings += [replace(each, name=LENGTH + each.name, test=each.test and LENGTH + each.test) for each in found]
     return Comparison(tuple(findings), cells, alike)
 

@@ -211,7 +211,6 @@ def _compared(name: str, theirs: str, column: _Column, judged: Sequence[Judged])
     verdict = verdict_of(judged)
     measures = tuple(result_of(each) for each in judged)
     sides = (side_of(column.reference), side_of(column.current))
-    # What is drawn of texts that are too many to count each are their lengths.
     bars = bars_of(column.comparison.cells)
     told = [statement(verdict, measures, sides, bars)]
     if column.current.type_name != column.reference.type_name:

@@ -78,7 +78,8 @@ class FeatureDrift:
         feature: its name in the current profile, `reference_feature` that in the reference, '' for none.
         kind: how its values were summed up, a `store.kernel.profiles.Kind`.
         statement: a sentence for people.
-        bars: both distributions on shared bins or categories, empty if they cannot be compared.
+        bars: both distributions on shared bins or categories, empty if they cannot be compared; of lists, and of texts
+            that are too many to count each, of their lengths.
     """
 
     feature: str

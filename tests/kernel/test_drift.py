@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,6 +172,10 @@ def test_too_many_categories_are_compared_in_groups() -> None:
     assert comparison.cells is not None
     assert comparison.cells.are_groups
     assert len(comparison.cells.reference) == CATEGORY_GROUPS
+    lengths = replace(groups(0), lengths=numbers([5, 6, 6]))
+    drawn = compare(lengths, lengths).cells
+    assert drawn is not None
+    assert drawn.reference.sum() == 3
     measured = {str(each.name): each for each in comparison.findings}
     assert measured["new_category_rate"].value is None
     assert "too many categories" in measured["new_category_rate"].why
