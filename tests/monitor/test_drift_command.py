@@ -1,9 +1,11 @@
 """`larder monitor drift`: exit status, JSON, the table for people, and what is kept and told."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -12,10 +14,12 @@ from cli.main import app
 from store.monitor.drift_files import DriftFiles
 from store.monitor.profile_files import ProfileFiles
 from store.monitor.subjects import Subject, SubjectKind
+from tests.audit.logged_shop import LoggedShop
 from tests.monitor.hooks import hook, status
 from tests.monitor.profiles import VIEW, days
 from tests.monitor.samples import numeric, profile_of, texts
 from tests.monitor.test_drift import BEFORE, COLD, TODAY, WARM
+from tests.stores import NOW, user_rows
 
 DAYS = ["--from", "1970-01-29", "--to", "1970-01-30", "--reference-from", "1970-01-01", "--reference-to", "1970-01-29"]
 
@@ -179,3 +183,18 @@ def test_names_and_categories_are_shown_as_they_are(repo: Path) -> None:
     assert answer.exit_code == 1
     assert "[bold]sky" in "".join(answer.stdout.split())
     assert "\x1b" not in answer.stdout
+
+
+def test_rows_that_have_moved_alarm_from_source_to_status(shop: LoggedShop) -> None:
+    before, now = user_rows(200, NOW - timedelta(days=2)), user_rows(200, NOW - timedelta(days=1))
+    now["spent"] += 300.0
+    shop.write_source(pd.concat([before, now]))
+    arguments = ["--repo", str(shop.repo), "--view", "users"]
+    assert CliRunner().invoke(app, ["monitor", "profile", *arguments], catch_exceptions=False).exit_code == 0
+    answer = drift(shop.repo, "--view", "users", "--json")
+    assert answer.exit_code == 1
+    [report] = json.loads(answer.stdout)["reports"]
+    assert (report["from"], report["rows"], report["reference_rows"]) == ("2026-02-28T00:00:00+00:00", 200, 200)
+    assert report["alarms"] == ["spent"]
+    verdicts = {each["feature"]: each["verdict"] for each in report["features"]}
+    assert set(verdicts) == {"spent", "orders", "name", "last"}
