@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.kernel.drift_bins import Bins
@@ -34,6 +34,7 @@ def columns(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(before, np.int64), np.array(after, np.int64)
 
 
+@settings(max_examples=50)
 @given(SAMPLES, SAMPLES)
 def test_distances_of_numbers_are_those_of_the_rounded_samples(reference: list[float], current: list[float]) -> None:
     before, after = ([oracle.rounded(each) for each in sample] for sample in (reference, current))
@@ -58,6 +59,7 @@ def test_distances_of_ordinary_samples_equal_scipys_to_a_billionth() -> None:
         assert found.wasserstein() / found.spread() == pytest.approx(oracle.wasserstein(before, after), rel=1e-9)
 
 
+@settings(max_examples=50)
 @given(SAMPLES, SAMPLES)
 def test_rounding_lowers_kolmogorov_smirnov_by_no_more_than_a_bucket_holds(
     reference: list[float], current: list[float]
@@ -94,6 +96,7 @@ def test_counts_have_the_same_distance_either_way_in_any_order_and_none_from_the
     assert jensen_shannon(before, after) <= 1
 
 
+@settings(max_examples=50)
 @given(SAMPLES, SAMPLES)
 def test_samples_have_the_same_distance_either_way_in_any_order_and_none_from_themselves(
     reference: list[float], current: list[float]
@@ -120,6 +123,7 @@ def test_the_greatest_doubles_have_a_finite_distance() -> None:
     assert least.wasserstein() / least.spread() == pytest.approx(1.0)
 
 
+@settings(max_examples=50)
 @given(SAMPLES, st.integers(2, 20), ORDINARY)
 def test_every_number_lies_in_one_bin_and_only_heavy_ones_fill_more_than_their_share(
     values: list[float], number: int, other: float
@@ -138,6 +142,7 @@ def test_every_number_lies_in_one_bin_and_only_heavy_ones_fill_more_than_their_s
         assert count * number < 3 * len(values) or end - start == 1
 
 
+@settings(max_examples=50)
 @given(SAMPLES.filter(lambda values: len(values) >= 4))
 def test_a_heavy_value_is_a_bin_of_its_own(values: list[float]) -> None:
     heavy = values[0]

@@ -185,6 +185,7 @@ def test_names_and_categories_are_shown_as_they_are(repo: Path) -> None:
     assert "\x1b" not in answer.stdout
 
 
+@pytest.mark.long
 def test_rows_that_have_moved_alarm_from_source_to_status(shop: LoggedShop) -> None:
     before, now = user_rows(200, NOW - timedelta(days=2)), user_rows(200, NOW - timedelta(days=1))
     now["spent"] += 300.0
