@@ -13,7 +13,7 @@ unexport PYTHONPATH PYTHONHOME
 TESTERS ?= 2
 at_once := --numprocesses $(TESTERS) --dist loadfile
 
-.PHONY: help setup demo serve test test-all feast-suite bench bench-offline bench-online bench-materialize bench-beside bench-windows check static lint types imports format lock
+.PHONY: help setup demo serve test test-all feast-suite bench bench-offline bench-online bench-materialize bench-beside bench-windows bench-monitor check static lint types imports format lock
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,7 +40,7 @@ test-all: setup ## the tests, long ones too
 feast-suite: setup ## Feast's own tests, offline and online, with Feast's stores and with ours (needs access to github.com)
 	$(bin)/python tools/feast_suite $(ARGS)
 
-bench: bench-offline bench-online bench-materialize bench-beside bench-windows ## every benchmark, each beside its peers
+bench: bench-offline bench-online bench-materialize bench-beside bench-windows bench-monitor ## every benchmark, each beside its peers
 
 bench-offline: setup ## training sets beside Feast's store, Polars and hand-written SQL: 11 GB of files, an hour at most
 	$(bin)/python -m bench.offline $(ARGS)
@@ -56,6 +56,9 @@ bench-beside: setup ## lookups beside training sets over HTTP and a materializat
 
 bench-windows: setup ## windowed features beside window frames written by hand: half an hour
 	$(bin)/python -m bench.windows $(ARGS)
+
+bench-monitor: setup ## profiles beside one SELECT and beside Feast's, pages, lookups that are watched: half an hour
+	$(bin)/python -m bench.monitor $(ARGS)
 
 check: static test ## all that CI runs: lint, types, import rules, tests
 

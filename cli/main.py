@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cli.monitor import app as monitor
+
 app = typer.Typer(
     name="larder",
     help="A self-hosted feature store on Feast, DuckDB, Parquet and Redis.",
@@ -15,6 +17,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(monitor, name="monitor")
 
 Repo = Annotated[Path, typer.Option(help="The folder that holds feature_store.yaml.")]
 

@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from store.monitor.audits import KeptAudit
+    from store.monitor.drift_states import DriftState
     from store.monitor.freshness import ViewFreshness
 
 
@@ -24,6 +25,7 @@ class MonitorCollector(Collector):
         self.now_us: Callable[[], int] = lambda: 0
         self.views: Sequence[ViewFreshness] = ()
         self.audit: KeptAudit | None = None
+        self.drift: Sequence[DriftState] = ()
 
     def collect(self) -> list[Metric]:
         """Returns the metrics."""
@@ -48,4 +50,18 @@ class MonitorCollector(Collector):
         if self.audit is not None:
             failed.add_metric([], float(not self.audit.is_clean))
             age.add_metric([], (now_us - self.audit.ran_us) / 1e6)
-        return [offline, online, limits, failed, age]
+        return [offline, online, limits, failed, age, *self._of_drift(now_us)]
+
+    def _of_drift(self, now_us: int) -> list[Metric]:
+        alarms, age = (
+            GaugeMetricFamily(name, text, labels=["kind", "subject"])
+            for name, text in (
+                ("larder_drift_alarms", "Features that have drifted, by the last kept report of their subject."),
+                ("larder_drift_age_seconds", "Time since that report was computed."),
+            )
+        )
+        for each in self.drift:
+            labels = [str(each.subject.kind), each.subject.name]
+            alarms.add_metric(labels, each.alarms)
+            age.add_metric(labels, (now_us - each.computed_us) / 1e6)
+        return [alarms, age]

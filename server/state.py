@@ -56,6 +56,7 @@ class ServerState:
             # Without a registry there are no views; readiness says so.
             self.metrics.monitor.views = ()
         self.metrics.monitor.audit, _ = await asyncio.to_thread(self.store.last_audit)
+        self.metrics.monitor.drift = await asyncio.to_thread(self.store.drift_states)
 
     async def keep_monitor_fresh(self) -> None:
         """Renews what monitoring tells for as long as the worker lives; never in the way of the gauges above."""
@@ -63,7 +64,7 @@ class ServerState:
             try:
                 await self.renew_monitor()
             except Exception as error:  # noqa: BLE001 - the edge of a scheduled job: told, and done again
-                self.metrics.monitor.views, self.metrics.monitor.audit = (), None
+                self.metrics.monitor.views, self.metrics.monitor.audit, self.metrics.monitor.drift = (), None, ()
                 _log.error("monitoring cannot be renewed", exc_info=error)
             await asyncio.sleep(GAUGE_SECONDS)
 

@@ -307,12 +307,82 @@ CATEGORY_CHARACTERS_MAX = 200
 TOP_MAX = 20
 """Most frequent values that are kept of a column with too many different ones."""
 
+PROFILE_FEATURES_MAX = 10_000
+"""Features of one subject that are profiled: a profile is held whole in memory, at most some 2 MB a feature."""
+
+PROFILE_FILES_MAX = 4_000
+"""Profiles of one subject that are read at a time: those of ten years of days; of more, the latest."""
+
+PROFILE_FILE_BYTES_MAX = 512 * 1024 * 1024
+"""One kept profile; a greater file is none that Larder wrote."""
+
+PROFILE_BATCH_ROWS = 122_880
+"""Rows that are summed up at a time, DuckDB's own row group: 100 KB to 1 MB a column, which stays in a core's cache."""
+
+PROFILE_BATCH_CELLS = 4_000_000
+"""Values of all columns that are summed up at a time: 32 MB of numbers, some hundred of texts."""
+
+PROFILE_SUMS_MAX = 1_000
+"""Columns times stretches of time that one scan sums up at once, a worker: each takes at most 0.5 MB."""
+
+PROFILE_SLICES_MAX = 1_100
+"""Stretches of time that one run profiles of a subject: three years of days."""
+
+PROFILE_EMPTY_SLICES_MAX = 35
+"""Stretches after the newest row that are profiled, empty as they are: they show that nothing came for a month."""
+
+PROFILE_SAMPLE_ROWS = 200_000
+"""Events at which the features of a windowed view are looked at, a stretch: the median is within 0.2 % of its rank."""
+
+PROFILE_SAMPLES_AT_ONCE = 1_000_000
+"""Events at which windows are computed in one retrieval, those of several stretches together."""
+
+PROFILE_NAME_CHARACTERS_MAX = 120
+"""Of a subject's name in the name of its folder, escaped; a longer one is told apart by a digest of all of it."""
+
 # --- registry -----------------------------------------------------------------------------------
 REGISTRY_REFRESH_SECONDS = 2.0
 """How often a server looks whether the registry has changed: one stat of a file, or one read where there is none."""
 
 PLANS_MAX = 256
 """Compiled lookup plans kept per registry version; an ad-hoc feature list is compiled in about a millisecond."""
+
+# --- drift --------------------------------------------------------------------------------------
+DRIFT_BINS = 20
+"""Bins of equal mass on which numbers are compared: each holds a twentieth, so 100 rows put five into each."""
+
+DRIFT_EXPECTED_MIN = 5
+"""Rows that a cell must be expected to hold in the smaller sample; cells with fewer are tested together (Cochran)."""
+
+DRIFT_FILES_MAX = 1_000
+"""Reports of drift of one subject that are read for its history, the latest: three years of days, some 50 MB."""
+
+DRIFT_FILE_BYTES_MAX = 64 * 1024 * 1024
+"""One report: 10,000 features of 6 KB; a greater file is not one."""
+
+MONITORING_FILE_BYTES_MAX = 1024 * 1024
+"""`monitoring.yaml`: thousands of features with thresholds of their own."""
+
+MONITORING_DAYS_MAX = 3_660
+"""Days that a current or reference stretch of drift may have: ten years."""
+
+ROWS_ALIKE_MAX = 1_000_000
+"""Rows that may be said to be worth a single independent one: a year of readings by the minute is half as many."""
+
+WEBHOOK_SECONDS_MAX = 60.0
+"""The longest that all attempts to tell a webhook may be set to take together; cron waits for it."""
+
+WEBHOOK_ATTEMPTS_MAX = 10
+"""Attempts to tell a webhook that may be set."""
+
+WEBHOOK_WAIT_SECONDS = 0.5
+"""The wait before a second attempt, doubled for each further one; up to half as much is added at random."""
+
+WEBHOOK_ALARMS_MAX = 50
+"""Alarms that are told one by one in what is posted; others are counted. Chat services refuse long texts."""
+
+DRIFT_CELLS_SHOWN_MAX = 30
+"""Categories of a feature that a report of drift lists one by one, those that differ most; the others are summed."""
 
 # --- monitoring ---------------------------------------------------------------------------------
 FRESHNESS_KEPT_SECONDS = 15.0

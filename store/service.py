@@ -19,6 +19,7 @@ from store.errors import ConfigError, InputError, LarderError, OnlineStoreError,
 from store.feature_store import pushed_views
 from store.limits import FRESHNESS_KEPT_SECONDS, PUSH_SECONDS_MAX, REGISTRY_REFRESH_SECONDS
 from store.monitor.audits import AuditFiles, KeptAudit
+from store.monitor.drift_states import DriftState, DriftStates
 from store.monitor.freshness import FreshnessReader, ViewFreshness
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig
 from store.online.conversations import try_reading
@@ -58,6 +59,7 @@ class StoreService:
         self.clock: Clock = clock_for(self.repo_path)
         self.project: str = self._config.project
         self._audits = AuditFiles(self.repo_path)
+        self._drift = DriftStates(self.repo_path)
         self._freshness = FreshnessReader(self._config, self._online, self.clock, self._snapshots)
         self._served = ServedLog(StoreSurroundings(self._config, self._online, self.clock, self._all_views))
 
@@ -311,6 +313,10 @@ class StoreService:
             RegistryUnavailable: there is none yet.
         """
         return await self._freshness.read(kept_seconds)
+
+    def drift_states(self) -> list[DriftState]:
+        """Returns how many features of each subject have drifted, as its last kept report says."""
+        return self._drift.look()
 
     def last_audit(self) -> tuple[KeptAudit | None, Sequence[str]]:
         """Returns the last audit, None if there was none, and a sentence for each damaged report in front of it."""

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import datasketches
 import numpy as np
@@ -32,6 +32,32 @@ class Kind(StrEnum):
     OPAQUE = "opaque"
 
 
+class Spread(NamedTuple):
+    """How many finite numbers there are, their mean, and the sum of their squared differences to it.
+
+    Source: Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979.
+    """
+
+    number: int
+    mean: float
+    squares: float
+
+    def merge(self, other: "Spread") -> "Spread":
+        """Returns that of the numbers of both."""
+        if not self.number or not other.number:
+            return self if self.number else other
+        total = self.number + other.number
+        share = other.number / total
+        gap = other.mean - self.mean
+        # The difference of the greatest doubles is infinite, and their mean is not.
+        mean = self.mean + gap * share if math.isfinite(gap) else self.mean * (1 - share) + other.mean * share
+        return Spread(total, mean, self.squares + other.squares + gap * gap * (self.number * share))
+
+
+_SQUARES_MIN: Final = 2.0**-900
+"""Below it, sums of squares have lost digits, or everything."""
+
+
 @dataclass(frozen=True, slots=True)
 class Numbers:
     """Numbers of one column; what is not finite is counted and takes no part in anything else.
@@ -44,8 +70,8 @@ class Numbers:
     """
 
     histogram: Histogram
-    least: float | None = None
-    greatest: float | None = None
+    least: int | float | None = None
+    greatest: int | float | None = None
     mean: float = 0.0
     squares: float = 0.0
     is_integral: bool = True
@@ -59,9 +85,23 @@ class Numbers:
         return self.histogram.total
 
     @property
+    def spread(self) -> Spread:
+        """Their number, mean and squares."""
+        return Spread(self.finite, self.mean, self.squares)
+
+    @property
     def standard_deviation(self) -> float | None:
-        """That of the sample; None below two numbers."""
-        return math.sqrt(self.squares / (self.finite - 1)) if self.finite > 1 else None
+        """That of the sample; None below two numbers, and where a double cannot hold their squares.
+
+        So it is beyond about 1e154, and for numbers that are all within 1e-135 of each other but not the same.
+        """
+        if self.finite < 2:
+            return None
+        if self.least == self.greatest:
+            return 0.0
+        if not _SQUARES_MIN < self.squares < math.inf:
+            return None
+        return math.sqrt(self.squares / (self.finite - 1))
 
     def quantile(self, share: float) -> float | None:
         """Returns a number that `share` of all are not above, within 0.8 %; None of none."""
@@ -72,15 +112,13 @@ class Numbers:
 
     def merge(self, other: "Numbers") -> "Numbers":
         """Returns the numbers of both."""
-        mine, theirs = self.finite, other.finite
-        total = mine + theirs
-        gap = other.mean - self.mean
+        spread = self.spread.merge(other.spread)
         return Numbers(
             histogram=self.histogram.merge(other.histogram),
             least=min((each for each in (self.least, other.least) if each is not None), default=None),
             greatest=max((each for each in (self.greatest, other.greatest) if each is not None), default=None),
-            mean=self.mean + gap * (theirs / total) if total else 0.0,
-            squares=self.squares + other.squares + (gap * gap * mine * (theirs / total) if total else 0.0),
+            mean=spread.mean,
+            squares=spread.squares,
             is_integral=self.is_integral and other.is_integral,
             nans=self.nans + other.nans,
             positive_infinities=self.positive_infinities + other.positive_infinities,
@@ -106,6 +144,16 @@ class Categories:
     counts: Mapping[str, int] | None
     groups: npt.NDArray[np.int64] | None = None
     top: Mapping[str, int] = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Categories)
+            and self.counts == other.counts
+            and self.top == other.top
+            and np.array_equal(self.grouped(), other.grouped())
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     def most_frequent(self, number: int) -> list[tuple[str, int]]:
         """Returns the most frequent categories, those that are equally frequent by name."""

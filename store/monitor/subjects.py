@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from store.kernel.profiles import Profile
+
 
 class SubjectKind(StrEnum):
     """Where the rows of a profile come from.
@@ -41,3 +43,21 @@ class Span:
     def holds(self, other: "Span") -> bool:
         """Whether all of another stretch lies in this one."""
         return self.start_us <= other.start_us and other.end_us <= self.end_us
+
+    def meets(self, other: "Span") -> bool:
+        """Whether two stretches have an instant in common."""
+        return self.start_us < other.end_us and other.start_us < self.end_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectProfile(Profile):
+    """The profile of a subject over a stretch of time, as it is kept.
+
+    Attributes:
+        computed_us: when it was computed, by the repo's clock, in microseconds since the epoch. Of two runs over the
+            same stretch the later one counts, whatever the clock said.
+    """
+
+    subject: Subject
+    span: Span
+    computed_us: int

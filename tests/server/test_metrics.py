@@ -12,7 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from server.metrics import Metrics
 from server.rates import ViewRates
 from store.monitor.audits import KeptAudit
+from store.monitor.drift_states import DriftState
 from store.monitor.freshness import ViewFreshness
+from store.monitor.subjects import Subject, SubjectKind
 from store.requests import LogTotals, LookupAnswer
 
 NOW_US = 1_800_000_000_000_000
@@ -116,6 +118,10 @@ def test_what_monitoring_does_not_know_has_no_value() -> None:
     metrics.monitor.audit = KeptAudit(NOW_US - 5_000_000, False, {})
     found = samples(metrics)
     assert (found["larder_audit_failed",], found["larder_audit_age_seconds",]) == (1, 5)
+    metrics.monitor.drift = [DriftState(Subject(SubjectKind.TRAINING_SET, "may"), 3, NOW_US - 7_000_000)]
+    labels = ("kind=training_set", "subject=may")
+    found = samples(metrics)
+    assert (found["larder_drift_alarms", *labels], found["larder_drift_age_seconds", *labels]) == (3, 7)
 
 
 def test_what_became_of_served_vectors_is_counted() -> None:
