@@ -35,6 +35,8 @@ _TOP_LG_K: Final = 12
 _RARE: Final = 4_096
 """A text that is rarer than this in a batch is none of the most frequent, and would only push them out."""
 
+_LOST_MAX: Final = 0.5
+"""Of a sum of squares to a shift what may be due to the shift: then one bit of 53 is lost."""
 _SPARE_BUCKETS: Final = 64
 """Buckets of one power of two."""
 _NO_DOUBLES: Final = np.empty(0, np.uint8)
@@ -124,56 +126,50 @@ def _serialized(sketch: Any) -> bytes:
 
 
 class _Buckets:
-    """Counts of numbers by bucket: of those numbers of one sign between the least and the greatest there has been."""
+    """Counts of numbers by bucket: between the least and the greatest magnitude there has been, for both signs."""
 
     def __init__(self) -> None:
-        self.sides = [np.zeros(0, np.int64), np.zeros(0, np.int64)]
-        self.firsts = np.zeros(2, np.int64)
+        self.counts = np.zeros((2, 0), np.int64)
+        self.first = 1
         self.unusual = np.zeros(4, np.int64)
 
     def add(self, values: Floats) -> None:
         """Adds doubles, whatever they are."""
-        bits, done = values.view(np.int64), 0
-        while (done := self._put(bits, done)) < len(bits):
-            number = bucket_of(float(values[done]))
-            self._make_room(0 if number > 0 else 1, abs(number), abs(number))
+        bits, done, loops = values.view(np.int64), 0, _compiled()
+        while (done := loops.count_buckets(bits, done, self.counts, self.first, self.unusual)) < len(bits):
+            magnitude = abs(bucket_of(float(values[done])))
+            self._make_room(magnitude, magnitude)
 
-    def _put(self, bits: Ints, begin: int) -> int:
-        return int(_compiled().count_buckets(bits, begin, *self.sides, self.firsts, self.unusual))
-
-    def _make_room(self, side: int, low: int, high: int) -> None:
+    def _make_room(self, low: int, high: int) -> None:
         """Makes room for buckets by the magnitudes of their numbers, and for as many as there are beside them."""
-        held, first = self.sides[side], int(self.firsts[side])
-        if len(held):
-            low, high = min(low, first), max(high, first + len(held) - 1)
-        spare = max(_SPARE_BUCKETS, len(held) // 2)
+        width = self.counts.shape[1]
+        if width:
+            low, high = min(low, self.first), max(high, self.first + width - 1)
+        spare = max(_SPARE_BUCKETS, width // 2)
         begin, end = max(1, low - spare), min(BUCKET_MAX, high + spare)
-        wider = np.zeros(end - begin + 1, np.int64)
-        wider[first - begin : first - begin + len(held)] = held
-        self.sides[side], self.firsts[side] = wider, begin
+        wider = np.zeros((2, end - begin + 1), np.int64)
+        if width:
+            wider[:, self.first - begin : self.first - begin + width] = self.counts
+        self.counts, self.first = wider, begin
 
     def merge(self, other: "_Buckets") -> None:
         """Adds the counts of another."""
         self.unusual += other.unusual
-        for side, (counts, first) in enumerate(zip(other.sides, other.firsts.tolist(), strict=True)):
-            if not len(counts):
-                continue
-            mine = int(self.firsts[side])
-            if first < mine or first + len(counts) > mine + len(self.sides[side]):
-                self._make_room(side, first, first + len(counts) - 1)
-            begin = first - int(self.firsts[side])
-            self.sides[side][begin : begin + len(counts)] += counts
+        width = other.counts.shape[1]
+        if not width:
+            return
+        last = other.first + width - 1
+        if other.first < self.first or last >= self.first + self.counts.shape[1]:
+            self._make_room(other.first, last)
+        begin = other.first - self.first
+        self.counts[:, begin : begin + width] += other.counts
 
     def histogram(self) -> Histogram:
         """Returns the finite ones."""
-        places = [np.flatnonzero(counts) for counts in self.sides]
+        positive, negative = (np.flatnonzero(counts) for counts in self.counts)
         zeros = self.unusual[3:][self.unusual[3:] > 0]
-        numbers = [
-            -(places[1] + self.firsts[1])[::-1],
-            np.zeros(len(zeros), np.int64),
-            places[0] + self.firsts[0],
-        ]
-        counts = [self.sides[1][places[1]][::-1], zeros, self.sides[0][places[0]]]
+        numbers = [-(negative + self.first)[::-1], np.zeros(len(zeros), np.int64), positive + self.first]
+        counts = [self.counts[1][negative][::-1], zeros, self.counts[0][positive]]
         return Histogram(np.concatenate(numbers).astype(np.int32), np.concatenate(counts))
 
 
@@ -197,21 +193,30 @@ class NumberSum:
         loops, values = _compiled(), np.ascontiguousarray(values, np.float64)
         bits = values.view(np.int64)
         self.buckets.add(values)
-        shift = _first_finite(values)
-        finite, least, greatest, total, is_integral = loops.sum_floats(values, shift)
+        shift = self.spread.mean if self.spread.number else _first_finite(values)
+        finite, least, greatest, total, squares, is_integral = loops.sum_floats(values, shift)
         if finite:
             # Zero is one value, whatever its sign.
             self._take(least + 0.0, greatest + 0.0)
             self.is_integral &= is_integral
-            mean = shift + total / finite
-            if not math.isfinite(mean):
-                # Sums of the greatest doubles are infinite; their parts of a mean are not.
-                mean = math.fsum(values[np.isfinite(values)] / finite)
-            self.spread = self.spread.merge(Spread(finite, mean, loops.square_floats(values, mean)))
+            self.spread = self.spread.merge(self._spread_of(values, Spread(finite, total / finite, squares), shift))
         if self.distinct is not None:
             hashed, is_double = np.empty(len(values), np.int64), np.empty(len(values), np.uint8)
             taken = loops.as_hashed(values, bits, hashed, is_double)
             self.distinct.add(hashed[:taken], is_double[:taken])
+
+    @staticmethod
+    def _spread_of(values: Floats, shifted: Spread, shift: float) -> Spread:
+        """Returns the spread of doubles; `shifted` has the mean of their differences to a shift, and their squares."""
+        mean = shift + shifted.mean
+        lost = shifted.mean * shifted.mean * shifted.number
+        # The shift is mostly near the mean, so that next to nothing cancels; where it is not, a second pass is exact.
+        if math.isfinite(mean) and lost <= _LOST_MAX * shifted.squares < math.inf:
+            return Spread(shifted.number, mean, shifted.squares - lost)
+        if not math.isfinite(mean):
+            # Sums of the greatest doubles are infinite; their parts of a mean are not.
+            mean = math.fsum(values[np.isfinite(values)] / shifted.number)
+        return Spread(shifted.number, mean, _compiled().square_floats(values, mean))
 
     def add_integers(self, values: npt.NDArray[Any]) -> None:
         """Adds integers of any width, with a sign or without."""

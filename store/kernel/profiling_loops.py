@@ -16,6 +16,7 @@ from store.kernel.histograms import SHIFT
 from store.kernel.instants import Floats, Ints
 
 Bytes = npt.NDArray[np.uint8]
+Table = npt.NDArray[np.int64]
 Word = Any
 """An unsigned integer of 64 bits whose sums and products wrap around, as only compiled code has it."""
 
@@ -45,15 +46,16 @@ _CRC_TABLE = _crc_table()
 
 
 @compiled
-def count_buckets(bits: Ints, begin: int, positive: Ints, negative: Ints, firsts: Ints, unusual: Ints) -> int:
+def count_buckets(bits: Ints, begin: int, counts: Table, first: int, unusual: Ints) -> int:
     """Counts doubles by their buckets, and returns how many were taken before one is in none that there is room for.
 
     Args:
         bits: the doubles, as integers.
-        positive: counts of buckets of positive numbers, from the one whose number is `firsts[0]` on; added to.
-        negative: the same of negative numbers, by the magnitudes of their buckets' numbers, from `firsts[1]` on.
+        counts: of positive numbers and of negative ones, by the magnitudes of their buckets' numbers, from `first` on;
+            added to. Signs alternate at random, so they are an index here and not a branch.
         unusual: how many are NaN, positive infinities, negative ones, and zeros; added to.
     """
+    width = counts.shape[1]
     for row in range(begin, len(bits)):
         each = bits[row]
         magnitude = each & MAGNITUDE
@@ -64,37 +66,33 @@ def count_buckets(bits: Ints, begin: int, positive: Ints, negative: Ints, firsts
         elif magnitude == INFINITE:
             unusual[1 if each > 0 else 2] += 1
         else:
-            number = (magnitude >> SHIFT) + 1
-            if each > 0:
-                place = number - firsts[0]
-                if place < 0 or place >= len(positive):
-                    return row
-                positive[place] += 1
-            else:
-                place = number - firsts[1]
-                if place < 0 or place >= len(negative):
-                    return row
-                negative[place] += 1
+            place = (magnitude >> SHIFT) + 1 - first
+            if place < 0 or place >= width:
+                return row
+            counts[(each >> 63) & 1, place] += 1
     return len(bits)
 
 
 @compiled
-def sum_floats(values: Floats, shift: float) -> tuple[int, float, float, float, bool]:
+def sum_floats(values: Floats, shift: float) -> tuple[int, float, float, float, float, bool]:
     """Sums finite numbers up.
 
     Returns:
-        How many there are, the least and greatest, the sum of their differences to a shift, whether all are integers.
+        How many there are, the least and greatest, the sum of their differences to a shift and that of the squares of
+        these, whether all are integers.
     """
-    finite, least, greatest, total, is_integral = 0, np.inf, -np.inf, 0.0, True
+    finite, least, greatest, total, squares, is_integral = 0, np.inf, -np.inf, 0.0, 0.0, True
     for value in values:
         if not np.isfinite(value):
             continue
         finite += 1
         least, greatest = min(least, value), max(greatest, value)
-        total += value - shift
+        gap = value - shift
+        total += gap
+        squares += gap * gap
         if is_integral and value != np.floor(value):
             is_integral = False
-    return finite, least, greatest, total, is_integral
+    return finite, least, greatest, total, squares, is_integral
 
 
 @compiled
@@ -147,12 +145,13 @@ def as_hashed(values: Floats, bits: Ints, hashed: Ints, is_double: Bytes) -> int
     place = 0
     for row in range(len(values)):
         value = values[row]
-        if abs(value) < _INTEGRAL_MAX and value == np.floor(value):
-            hashed[place], is_double[place] = np.int64(value), 0
-        elif np.isfinite(value):
-            hashed[place], is_double[place] = bits[row], 1
-        else:
+        if not np.isfinite(value):
             continue
+        # Halves and wholes alternate at random, so both are computed, and one is chosen without a branch.
+        is_whole = np.int64(value == np.floor(value)) & np.int64(abs(value) < _INTEGRAL_MAX)
+        whole = np.int64(min(max(value, -_INTEGRAL_MAX), _INTEGRAL_MAX))
+        hashed[place] = (whole & -is_whole) | (bits[row] & (is_whole - 1))
+        is_double[place] = 1 - is_whole
         place += 1
     return place
 

@@ -119,7 +119,7 @@ class SourceRows:
         columns, told = zip(*map(summed_column, self._present, known), strict=True) if known else ((), ())
         notes += [note for note in told if note]
         stretches = [(span.start_us, span.end_us) for span in spans]
-        found = [table.profile(notes) for table in summed_stretches(self._opened, columns, stretches)]
+        found = [table.profile(notes) for table in summed_stretches(self._opened, columns, stretches, self._extent)]
         return [self._with_notes(profile) for profile in found]
 
     def _read_type(self, declared: Declared, read: Any) -> Any:
