@@ -39,9 +39,11 @@ _LOST_MAX: Final = 0.5
 """Of a sum of squares to a shift what may be due to the shift: then one bit of 53 is lost."""
 _SPARE_BUCKETS: Final = 64
 """Buckets of one power of two."""
-_NO_DOUBLES: Final = np.empty(0, np.uint8)
+_ONE_KIND: Final = np.empty(0, np.uint8)
+_EXACT_END: Final = 2**53
+"""Integers below this in magnitude are doubles too, and counted as such: 1 and 1.0 are the same number."""
 
-Truths = npt.NDArray[np.uint8]
+Kinds = npt.NDArray[np.uint8]
 
 _loops: Any = None
 
@@ -60,20 +62,17 @@ def _compiled() -> Any:
 
 
 class DistinctNumbers:
-    """How many different numbers there are: those with the least hashes are kept.
-
-    Integers of 64 bits without a sign are counted as those with one that have the same bits.
-    """
+    """How many different numbers there are: those with the least hashes are kept."""
 
     def __init__(self) -> None:
         self.bits = _SLOT_BITS_FIRST
         self.table = np.zeros((1 << self.bits, 3), np.int64)
         self.state = np.array([0, 1 << (self.bits - 1), _ALL_HASHES, self.bits], np.int64)
 
-    def add(self, values: Ints, is_double: Truths = _NO_DOUBLES) -> None:
-        """Adds numbers as `as_hashed` makes them."""
-        done = 0
-        while (done := _compiled().add_distinct(values, is_double, done, self.table, self.state)) < len(values):
+    def add(self, values: Ints, kind: int, kinds: Kinds = _ONE_KIND) -> None:
+        """Adds integers (kind 0), or doubles by their bits (kind 1); `kinds` has one for each if they differ."""
+        done, loops = 0, _compiled()
+        while (done := loops.add_distinct(values, kinds, kind, done, self.table, self.state)) < len(values):
             self._make_room()
 
     def _make_room(self) -> None:
@@ -90,11 +89,11 @@ class DistinctNumbers:
         self._take(held)
 
     def held(self) -> Ints:
-        """Returns what is kept. Shape: hash, value, and whether it is a double, a row for each."""
+        """Returns what is kept. Shape: hash, value and kind, a row for each."""
         return self.table[self.table[:, 0] > 0]
 
     def _take(self, held: Ints) -> None:
-        self.add(np.ascontiguousarray(held[:, 1]), held[:, 2].astype(np.uint8))
+        self.add(np.ascontiguousarray(held[:, 1]), 0, held[:, 2].astype(np.uint8))
 
     def merge(self, other: "DistinctNumbers") -> None:
         """Adds the numbers of another."""
@@ -191,7 +190,6 @@ class NumberSum:
         if not len(values):
             return
         loops, values = _compiled(), np.ascontiguousarray(values, np.float64)
-        bits = values.view(np.int64)
         self.buckets.add(values)
         shift = self.spread.mean if self.spread.number else _first_finite(values)
         finite, least, greatest, total, squares, is_integral = loops.sum_floats(values, shift)
@@ -201,9 +199,9 @@ class NumberSum:
             self.is_integral &= is_integral
             self.spread = self.spread.merge(self._spread_of(values, Spread(finite, total / finite, squares), shift))
         if self.distinct is not None:
-            hashed, is_double = np.empty(len(values), np.int64), np.empty(len(values), np.uint8)
-            taken = loops.as_hashed(values, bits, hashed, is_double)
-            self.distinct.add(hashed[:taken], is_double[:taken])
+            there = values if finite == len(values) else values[np.isfinite(values)]
+            # Both zeros become one.
+            self.distinct.add((there + 0.0).view(np.int64), 1)
 
     @staticmethod
     def _spread_of(values: Floats, shifted: Spread, shift: float) -> Spread:
@@ -224,7 +222,8 @@ class NumberSum:
             return
         loops = _compiled()
         values = np.ascontiguousarray(values, np.uint64 if values.dtype == np.uint64 else np.int64)
-        self.buckets.add(values.astype(np.float64))
+        doubles = values.astype(np.float64)
+        self.buckets.add(doubles)
         if self.base is None:
             self.base = int(values[0])
         base = values.dtype.type(self.base)
@@ -232,8 +231,12 @@ class NumberSum:
         self._take(int(least), int(greatest))
         mean = total / len(values)
         self.spread = self.spread.merge(Spread(len(values), mean, loops.square_integers(values, base, mean)))
-        if self.distinct is not None:
-            self.distinct.add(values.view(np.int64))
+        if self.distinct is not None and least > -_EXACT_END and greatest < _EXACT_END:
+            self.distinct.add(doubles.view(np.int64), 1)
+        elif self.distinct is not None:
+            is_exact = np.abs(doubles) < _EXACT_END
+            mixed = np.where(is_exact, doubles.view(np.int64), values.view(np.int64))
+            self.distinct.add(mixed, 0, is_exact.astype(np.uint8))
 
     def _take(self, least: float, greatest: float) -> None:
         self.least = least if self.least is None else min(self.least, least)
@@ -411,7 +414,7 @@ class MomentSum:
             return
         found = Moments(int(instants_us.min()), int(instants_us.max()))
         self.moments = found if self.moments is None else self.moments.merge(found)
-        self.distinct.add(np.ascontiguousarray(instants_us))
+        self.distinct.add(np.ascontiguousarray(instants_us), 0)
 
     def merge(self, other: "MomentSum") -> None:
         """Adds the instants of another."""

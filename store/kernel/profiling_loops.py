@@ -28,8 +28,6 @@ _C1, _C2 = np.uint64(0x87C37B91114253D5), np.uint64(0x4CF5AD432745937F)
 _M1, _M2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 _ADD1, _ADD2, _FIVE = np.uint64(0x52DCE729), np.uint64(0x38495AB5), np.uint64(5)
 _S1, _S8, _S27, _S31, _S33, _S64 = (np.uint64(each) for each in (1, 8, 27, 31, 33, 64))
-_INTEGRAL_MAX = 9.2e18
-"""Doubles below this in magnitude that are integers are hashed as such."""
 
 
 def _crc_table() -> npt.NDArray[np.uint32]:
@@ -135,27 +133,6 @@ def square_integers(values: Ints, base: int, mean: float) -> float:
     return total
 
 
-@compiled
-def as_hashed(values: Floats, bits: Ints, hashed: Ints, is_double: Bytes) -> int:
-    """Makes of finite doubles what is hashed: integers as such, so that 1.0 is the same number as 1, others as bits.
-
-    Returns:
-        How many there are: what is not finite is left out.
-    """
-    place = 0
-    for row in range(len(values)):
-        value = values[row]
-        if not np.isfinite(value):
-            continue
-        # Halves and wholes alternate at random, so both are computed, and one is chosen without a branch.
-        is_whole = np.int64(value == np.floor(value)) & np.int64(abs(value) < _INTEGRAL_MAX)
-        whole = np.int64(min(max(value, -_INTEGRAL_MAX), _INTEGRAL_MAX))
-        hashed[place] = (whole & -is_whole) | (bits[row] & (is_whole - 1))
-        is_double[place] = 1 - is_whole
-        place += 1
-    return place
-
-
 # --- distinct values ----------------------------------------------------------------------------
 
 
@@ -200,25 +177,24 @@ def hash_of_word(word: Any) -> Any:
 
 
 @compiled
-def add_distinct(values: Ints, is_double: Bytes, begin: int, table: Ints, state: Ints) -> int:
+def add_distinct(values: Ints, kinds: Bytes, kind: Any, begin: int, table: Table, state: Ints) -> int:
     """Adds values to those whose hashes are the least, and returns how many were taken before the table was full.
 
     Args:
-        values: as `as_hashed` makes them; `is_double` has an entry for each, or none at all if none is one.
-        table: per slot hash (0 where it is free), value, and whether that is a double; a power of two of slots.
+        values: integers (kind 0) or the bits of doubles (kind 1); `kinds` has one for each, or is empty if all have one.
+        table: per slot hash (0 where it is free), value and kind; a power of two of slots.
         state: how many slots are taken, how many may be, the hash above which none is wanted, and the bits of a slot.
     """
     mask = table.shape[0] - 1
     shift = np.uint64(64 - state[3])
-    has_doubles = len(is_double) > 0
+    has_kinds = len(kinds) > 0
     # As long as every value is wanted, most are in the table, and its slots follow from a product: so these few
     # values are hashed once each.
     is_exact = state[2] == MAGNITUDE
-    kind: Any = 0
     for row in range(begin, len(values)):
         value = values[row]
-        if has_doubles:
-            kind = np.int64(is_double[row])
+        if has_kinds:
+            kind = np.int64(kinds[row])
         hashed: Any = 0
         if not is_exact:
             hashed = hash_of_word(value)
