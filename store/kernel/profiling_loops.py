@@ -181,7 +181,7 @@ def add_distinct(values: Ints, kinds: Bytes, kind: Any, begin: int, table: Table
     """Adds values to those whose hashes are the least, and returns how many were taken before the table was full.
 
     Args:
-        values: integers (kind 0) or the bits of doubles (kind 1); `kinds` has one for each, or is empty if all have one.
+        values: integers (kind 0) or bits of doubles (kind 1); `kinds` has one for each, or is empty if all have `kind`.
         table: per slot hash (0 where it is free), value and kind; a power of two of slots.
         state: how many slots are taken, how many may be, the hash above which none is wanted, and the bits of a slot.
     """
