@@ -105,9 +105,9 @@ class SourceRows:
         Raises:
             SourceError, OfflineStoreError, OutOfSpace: the source cannot be read.
         """
-        notes = [*self.notes, *self._notes_on_columns()]
         if not self.found.files:
-            return [Profile(0, {}, (*notes, f"{self.owner} has no rows")) for _ in spans]
+            return [Profile(0, {}, (*self.notes, f"{self.owner} has no rows")) for _ in spans]
+        notes = [*self.notes, *self._notes_on_columns()]
         if self._extent.without_time:
             notes.append(
                 f"{self._extent.without_time} rows of {self.owner} have no event time and are in no profile; training "
