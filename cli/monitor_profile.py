@@ -25,7 +25,8 @@ from store.snapshot import RegistrySnapshots, load_config
 DONE, FAILED, NOT_RUN = 0, 1, 2
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _TOP_SHOWN = 10
-_TEXT_SHOWN = 24
+_TEXT_SHOWN, _NAME_SHOWN = 24, 44
+_WIDTH_MIN = 132
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,10 @@ def run(repo: Path, asked: Asked, *, is_json: bool) -> int:
     if is_json:
         print(json.dumps(as_json(outcomes, problems, deleted), indent=2))
     else:
-        _show(outcomes, deleted, Console(highlight=False))
+        console = Console(highlight=False)
+        # Cut columns would be cut numbers; a narrow terminal wraps lines instead.
+        console.width = max(console.width, _WIDTH_MIN)
+        _show(outcomes, deleted, console)
     return FAILED if any(outcome.problem for outcome in outcomes) else DONE
 
 
@@ -222,7 +226,7 @@ def _table(names: Sequence[str], rows: Sequence[tuple[ColumnProfile, tuple[str, 
         share = f"{column.nulls / column.rows:.1%}" if column.rows else "-"
         counted = f"{column.distinct:,}" if column.distinct else "-"
         # Names and values are shown as they are: none of their brackets is an instruction.
-        table.add_row(*map(Text, (_plain(column.name), f"{column.rows:,}", share, counted, *cells)))
+        table.add_row(*map(Text, (_plain(column.name, _NAME_SHOWN), f"{column.rows:,}", share, counted, *cells)))
     return table
 
 
@@ -250,7 +254,7 @@ def _number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) and abs(value) < 10**9 else f"{value:.5g}"
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, most: int = _TEXT_SHOWN) -> str:
     """Returns a text as a terminal can show it: short, and without the signs by which one is steered."""
     shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
-    return shown if len(shown) <= _TEXT_SHOWN else f"{shown[: _TEXT_SHOWN - 1]}…"
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"

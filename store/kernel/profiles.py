@@ -299,6 +299,9 @@ class Profile:
                 columns[name] = theirs
             elif mine.kind == theirs.kind:
                 columns[name] = mine.merge(theirs)
+                if mine.type_name != theirs.type_name:
+                    changed = f"feature {name!r} changed its type from {mine.type_name} to {theirs.type_name}"
+                    notes.append(f"{changed}: the values of both are summed up together")
             else:
                 columns[name] = max(mine, theirs, key=lambda each: each.rows)
                 notes.append(

@@ -35,11 +35,15 @@ _TOP_LG_K: Final = 12
 _RARE: Final = 4_096
 """A text that is rarer than this in a batch is none of the most frequent, and would only push them out."""
 
+_LOST_MAX: Final = 0.5
+"""Of a sum of squares to a shift what may be due to the shift: then one bit of 53 is lost."""
 _SPARE_BUCKETS: Final = 64
 """Buckets of one power of two."""
-_NO_DOUBLES: Final = np.empty(0, np.uint8)
+_ONE_KIND: Final = np.empty(0, np.uint8)
+_EXACT_END: Final = 2**53
+"""Integers below this in magnitude are doubles too, and counted as such: 1 and 1.0 are the same number."""
 
-Truths = npt.NDArray[np.uint8]
+Kinds = npt.NDArray[np.uint8]
 
 _loops: Any = None
 
@@ -58,20 +62,17 @@ def _compiled() -> Any:
 
 
 class DistinctNumbers:
-    """How many different numbers there are: those with the least hashes are kept.
-
-    Integers of 64 bits without a sign are counted as those with one that have the same bits.
-    """
+    """How many different numbers there are: those with the least hashes are kept."""
 
     def __init__(self) -> None:
         self.bits = _SLOT_BITS_FIRST
         self.table = np.zeros((1 << self.bits, 3), np.int64)
         self.state = np.array([0, 1 << (self.bits - 1), _ALL_HASHES, self.bits], np.int64)
 
-    def add(self, values: Ints, is_double: Truths = _NO_DOUBLES) -> None:
-        """Adds numbers as `as_hashed` makes them."""
-        done = 0
-        while (done := _compiled().add_distinct(values, is_double, done, self.table, self.state)) < len(values):
+    def add(self, values: Ints, kind: int, kinds: Kinds = _ONE_KIND) -> None:
+        """Adds integers (kind 0), or doubles by their bits (kind 1); `kinds` has one for each if they differ."""
+        done, loops = 0, _compiled()
+        while (done := loops.add_distinct(values, kinds, kind, done, self.table, self.state)) < len(values):
             self._make_room()
 
     def _make_room(self) -> None:
@@ -88,11 +89,11 @@ class DistinctNumbers:
         self._take(held)
 
     def held(self) -> Ints:
-        """Returns what is kept. Shape: hash, value, and whether it is a double, a row for each."""
+        """Returns what is kept. Shape: hash, value and kind, a row for each."""
         return self.table[self.table[:, 0] > 0]
 
     def _take(self, held: Ints) -> None:
-        self.add(np.ascontiguousarray(held[:, 1]), held[:, 2].astype(np.uint8))
+        self.add(np.ascontiguousarray(held[:, 1]), 0, held[:, 2].astype(np.uint8))
 
     def merge(self, other: "DistinctNumbers") -> None:
         """Adds the numbers of another."""
@@ -124,56 +125,50 @@ def _serialized(sketch: Any) -> bytes:
 
 
 class _Buckets:
-    """Counts of numbers by bucket: of those numbers of one sign between the least and the greatest there has been."""
+    """Counts of numbers by bucket: between the least and the greatest magnitude there has been, for both signs."""
 
     def __init__(self) -> None:
-        self.sides = [np.zeros(0, np.int64), np.zeros(0, np.int64)]
-        self.firsts = np.zeros(2, np.int64)
+        self.counts = np.zeros((2, 0), np.int64)
+        self.first = 1
         self.unusual = np.zeros(4, np.int64)
 
     def add(self, values: Floats) -> None:
         """Adds doubles, whatever they are."""
-        bits, done = values.view(np.int64), 0
-        while (done := self._put(bits, done)) < len(bits):
-            number = bucket_of(float(values[done]))
-            self._make_room(0 if number > 0 else 1, abs(number), abs(number))
+        bits, done, loops = values.view(np.int64), 0, _compiled()
+        while (done := loops.count_buckets(bits, done, self.counts, self.first, self.unusual)) < len(bits):
+            magnitude = abs(bucket_of(float(values[done])))
+            self._make_room(magnitude, magnitude)
 
-    def _put(self, bits: Ints, begin: int) -> int:
-        return int(_compiled().count_buckets(bits, begin, *self.sides, self.firsts, self.unusual))
-
-    def _make_room(self, side: int, low: int, high: int) -> None:
+    def _make_room(self, low: int, high: int) -> None:
         """Makes room for buckets by the magnitudes of their numbers, and for as many as there are beside them."""
-        held, first = self.sides[side], int(self.firsts[side])
-        if len(held):
-            low, high = min(low, first), max(high, first + len(held) - 1)
-        spare = max(_SPARE_BUCKETS, len(held) // 2)
+        width = self.counts.shape[1]
+        if width:
+            low, high = min(low, self.first), max(high, self.first + width - 1)
+        spare = max(_SPARE_BUCKETS, width // 2)
         begin, end = max(1, low - spare), min(BUCKET_MAX, high + spare)
-        wider = np.zeros(end - begin + 1, np.int64)
-        wider[first - begin : first - begin + len(held)] = held
-        self.sides[side], self.firsts[side] = wider, begin
+        wider = np.zeros((2, end - begin + 1), np.int64)
+        if width:
+            wider[:, self.first - begin : self.first - begin + width] = self.counts
+        self.counts, self.first = wider, begin
 
     def merge(self, other: "_Buckets") -> None:
         """Adds the counts of another."""
         self.unusual += other.unusual
-        for side, (counts, first) in enumerate(zip(other.sides, other.firsts.tolist(), strict=True)):
-            if not len(counts):
-                continue
-            mine = int(self.firsts[side])
-            if first < mine or first + len(counts) > mine + len(self.sides[side]):
-                self._make_room(side, first, first + len(counts) - 1)
-            begin = first - int(self.firsts[side])
-            self.sides[side][begin : begin + len(counts)] += counts
+        width = other.counts.shape[1]
+        if not width:
+            return
+        last = other.first + width - 1
+        if other.first < self.first or last >= self.first + self.counts.shape[1]:
+            self._make_room(other.first, last)
+        begin = other.first - self.first
+        self.counts[:, begin : begin + width] += other.counts
 
     def histogram(self) -> Histogram:
         """Returns the finite ones."""
-        places = [np.flatnonzero(counts) for counts in self.sides]
+        positive, negative = (np.flatnonzero(counts) for counts in self.counts)
         zeros = self.unusual[3:][self.unusual[3:] > 0]
-        numbers = [
-            -(places[1] + self.firsts[1])[::-1],
-            np.zeros(len(zeros), np.int64),
-            places[0] + self.firsts[0],
-        ]
-        counts = [self.sides[1][places[1]][::-1], zeros, self.sides[0][places[0]]]
+        numbers = [-(negative + self.first)[::-1], np.zeros(len(zeros), np.int64), positive + self.first]
+        counts = [self.counts[1][negative][::-1], zeros, self.counts[0][positive]]
         return Histogram(np.concatenate(numbers).astype(np.int32), np.concatenate(counts))
 
 
@@ -195,23 +190,31 @@ class NumberSum:
         if not len(values):
             return
         loops, values = _compiled(), np.ascontiguousarray(values, np.float64)
-        bits = values.view(np.int64)
         self.buckets.add(values)
-        shift = _first_finite(values)
-        finite, least, greatest, total, is_integral = loops.sum_floats(values, shift)
+        shift = self.spread.mean if self.spread.number else _first_finite(values)
+        finite, least, greatest, total, squares, is_integral = loops.sum_floats(values, shift)
         if finite:
             # Zero is one value, whatever its sign.
             self._take(least + 0.0, greatest + 0.0)
             self.is_integral &= is_integral
-            mean = shift + total / finite
-            if not math.isfinite(mean):
-                # Sums of the greatest doubles are infinite; their parts of a mean are not.
-                mean = math.fsum(values[np.isfinite(values)] / finite)
-            self.spread = self.spread.merge(Spread(finite, mean, loops.square_floats(values, mean)))
+            self.spread = self.spread.merge(self._spread_of(values, Spread(finite, total / finite, squares), shift))
         if self.distinct is not None:
-            hashed, is_double = np.empty(len(values), np.int64), np.empty(len(values), np.uint8)
-            taken = loops.as_hashed(values, bits, hashed, is_double)
-            self.distinct.add(hashed[:taken], is_double[:taken])
+            there = values if finite == len(values) else values[np.isfinite(values)]
+            # Both zeros become one.
+            self.distinct.add((there + 0.0).view(np.int64), 1)
+
+    @staticmethod
+    def _spread_of(values: Floats, shifted: Spread, shift: float) -> Spread:
+        """Returns the spread of doubles; `shifted` has the mean of their differences to a shift, and their squares."""
+        mean = shift + shifted.mean
+        lost = shifted.mean * shifted.mean * shifted.number
+        # The shift is mostly near the mean, so that next to nothing cancels; where it is not, a second pass is exact.
+        if math.isfinite(mean) and lost <= _LOST_MAX * shifted.squares < math.inf:
+            return Spread(shifted.number, mean, shifted.squares - lost)
+        if not math.isfinite(mean):
+            # Sums of the greatest doubles are infinite; their parts of a mean are not.
+            mean = math.fsum(values[np.isfinite(values)] / shifted.number)
+        return Spread(shifted.number, mean, _compiled().square_floats(values, mean))
 
     def add_integers(self, values: npt.NDArray[Any]) -> None:
         """Adds integers of any width, with a sign or without."""
@@ -219,7 +222,8 @@ class NumberSum:
             return
         loops = _compiled()
         values = np.ascontiguousarray(values, np.uint64 if values.dtype == np.uint64 else np.int64)
-        self.buckets.add(values.astype(np.float64))
+        doubles = values.astype(np.float64)
+        self.buckets.add(doubles)
         if self.base is None:
             self.base = int(values[0])
         base = values.dtype.type(self.base)
@@ -227,8 +231,12 @@ class NumberSum:
         self._take(int(least), int(greatest))
         mean = total / len(values)
         self.spread = self.spread.merge(Spread(len(values), mean, loops.square_integers(values, base, mean)))
-        if self.distinct is not None:
-            self.distinct.add(values.view(np.int64))
+        if self.distinct is not None and least > -_EXACT_END and greatest < _EXACT_END:
+            self.distinct.add(doubles.view(np.int64), 1)
+        elif self.distinct is not None:
+            is_exact = np.abs(doubles) < _EXACT_END
+            mixed = np.where(is_exact, doubles.view(np.int64), values.view(np.int64))
+            self.distinct.add(mixed, 0, is_exact.astype(np.uint8))
 
     def _take(self, least: float, greatest: float) -> None:
         self.least = least if self.least is None else min(self.least, least)
@@ -406,7 +414,7 @@ class MomentSum:
             return
         found = Moments(int(instants_us.min()), int(instants_us.max()))
         self.moments = found if self.moments is None else self.moments.merge(found)
-        self.distinct.add(np.ascontiguousarray(instants_us))
+        self.distinct.add(np.ascontiguousarray(instants_us), 0)
 
     def merge(self, other: "MomentSum") -> None:
         """Adds the instants of another."""

@@ -16,6 +16,7 @@ from store.kernel.histograms import SHIFT
 from store.kernel.instants import Floats, Ints
 
 Bytes = npt.NDArray[np.uint8]
+Table = npt.NDArray[np.int64]
 Word = Any
 """An unsigned integer of 64 bits whose sums and products wrap around, as only compiled code has it."""
 
@@ -27,8 +28,6 @@ _C1, _C2 = np.uint64(0x87C37B91114253D5), np.uint64(0x4CF5AD432745937F)
 _M1, _M2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 _ADD1, _ADD2, _FIVE = np.uint64(0x52DCE729), np.uint64(0x38495AB5), np.uint64(5)
 _S1, _S8, _S27, _S31, _S33, _S64 = (np.uint64(each) for each in (1, 8, 27, 31, 33, 64))
-_INTEGRAL_MAX = 9.2e18
-"""Doubles below this in magnitude that are integers are hashed as such."""
 
 
 def _crc_table() -> npt.NDArray[np.uint32]:
@@ -45,15 +44,16 @@ _CRC_TABLE = _crc_table()
 
 
 @compiled
-def count_buckets(bits: Ints, begin: int, positive: Ints, negative: Ints, firsts: Ints, unusual: Ints) -> int:
+def count_buckets(bits: Ints, begin: int, counts: Table, first: int, unusual: Ints) -> int:
     """Counts doubles by their buckets, and returns how many were taken before one is in none that there is room for.
 
     Args:
         bits: the doubles, as integers.
-        positive: counts of buckets of positive numbers, from the one whose number is `firsts[0]` on; added to.
-        negative: the same of negative numbers, by the magnitudes of their buckets' numbers, from `firsts[1]` on.
+        counts: of positive numbers and of negative ones, by the magnitudes of their buckets' numbers, from `first` on;
+            added to. Signs alternate at random, so they are an index here and not a branch.
         unusual: how many are NaN, positive infinities, negative ones, and zeros; added to.
     """
+    width = counts.shape[1]
     for row in range(begin, len(bits)):
         each = bits[row]
         magnitude = each & MAGNITUDE
@@ -64,37 +64,33 @@ def count_buckets(bits: Ints, begin: int, positive: Ints, negative: Ints, firsts
         elif magnitude == INFINITE:
             unusual[1 if each > 0 else 2] += 1
         else:
-            number = (magnitude >> SHIFT) + 1
-            if each > 0:
-                place = number - firsts[0]
-                if place < 0 or place >= len(positive):
-                    return row
-                positive[place] += 1
-            else:
-                place = number - firsts[1]
-                if place < 0 or place >= len(negative):
-                    return row
-                negative[place] += 1
+            place = (magnitude >> SHIFT) + 1 - first
+            if place < 0 or place >= width:
+                return row
+            counts[(each >> 63) & 1, place] += 1
     return len(bits)
 
 
 @compiled
-def sum_floats(values: Floats, shift: float) -> tuple[int, float, float, float, bool]:
+def sum_floats(values: Floats, shift: float) -> tuple[int, float, float, float, float, bool]:
     """Sums finite numbers up.
 
     Returns:
-        How many there are, the least and greatest, the sum of their differences to a shift, whether all are integers.
+        How many there are, the least and greatest, the sum of their differences to a shift and that of the squares of
+        these, whether all are integers.
     """
-    finite, least, greatest, total, is_integral = 0, np.inf, -np.inf, 0.0, True
+    finite, least, greatest, total, squares, is_integral = 0, np.inf, -np.inf, 0.0, 0.0, True
     for value in values:
         if not np.isfinite(value):
             continue
         finite += 1
         least, greatest = min(least, value), max(greatest, value)
-        total += value - shift
+        gap = value - shift
+        total += gap
+        squares += gap * gap
         if is_integral and value != np.floor(value):
             is_integral = False
-    return finite, least, greatest, total, is_integral
+    return finite, least, greatest, total, squares, is_integral
 
 
 @compiled
@@ -135,26 +131,6 @@ def square_integers(values: Ints, base: int, mean: float) -> float:
         gap = _gap(value, base) - mean
         total += gap * gap
     return total
-
-
-@compiled
-def as_hashed(values: Floats, bits: Ints, hashed: Ints, is_double: Bytes) -> int:
-    """Makes of finite doubles what is hashed: integers as such, so that 1.0 is the same number as 1, others as bits.
-
-    Returns:
-        How many there are: what is not finite is left out.
-    """
-    place = 0
-    for row in range(len(values)):
-        value = values[row]
-        if abs(value) < _INTEGRAL_MAX and value == np.floor(value):
-            hashed[place], is_double[place] = np.int64(value), 0
-        elif np.isfinite(value):
-            hashed[place], is_double[place] = bits[row], 1
-        else:
-            continue
-        place += 1
-    return place
 
 
 # --- distinct values ----------------------------------------------------------------------------
@@ -201,25 +177,24 @@ def hash_of_word(word: Any) -> Any:
 
 
 @compiled
-def add_distinct(values: Ints, is_double: Bytes, begin: int, table: Ints, state: Ints) -> int:
+def add_distinct(values: Ints, kinds: Bytes, kind: Any, begin: int, table: Table, state: Ints) -> int:
     """Adds values to those whose hashes are the least, and returns how many were taken before the table was full.
 
     Args:
-        values: as `as_hashed` makes them; `is_double` has an entry for each, or none at all if none is one.
-        table: per slot hash (0 where it is free), value, and whether that is a double; a power of two of slots.
+        values: integers (kind 0) or bits of doubles (kind 1); `kinds` has one for each, or is empty if all have `kind`.
+        table: per slot hash (0 where it is free), value and kind; a power of two of slots.
         state: how many slots are taken, how many may be, the hash above which none is wanted, and the bits of a slot.
     """
     mask = table.shape[0] - 1
     shift = np.uint64(64 - state[3])
-    has_doubles = len(is_double) > 0
+    has_kinds = len(kinds) > 0
     # As long as every value is wanted, most are in the table, and its slots follow from a product: so these few
     # values are hashed once each.
     is_exact = state[2] == MAGNITUDE
-    kind: Any = 0
     for row in range(begin, len(values)):
         value = values[row]
-        if has_doubles:
-            kind = np.int64(is_double[row])
+        if has_kinds:
+            kind = np.int64(kinds[row])
         hashed: Any = 0
         if not is_exact:
             hashed = hash_of_word(value)

@@ -105,9 +105,9 @@ class SourceRows:
         Raises:
             SourceError, OfflineStoreError, OutOfSpace: the source cannot be read.
         """
-        notes = [*self.notes, *self._notes_on_columns()]
         if not self.found.files:
-            return [Profile(0, {}, (*notes, f"{self.owner} has no rows")) for _ in spans]
+            return [Profile(0, {}, (*self.notes, f"{self.owner} has no rows")) for _ in spans]
+        notes = [*self.notes, *self._notes_on_columns()]
         if self._extent.without_time:
             notes.append(
                 f"{self._extent.without_time} rows of {self.owner} have no event time and are in no profile; training "
@@ -119,7 +119,7 @@ class SourceRows:
         columns, told = zip(*map(summed_column, self._present, known), strict=True) if known else ((), ())
         notes += [note for note in told if note]
         stretches = [(span.start_us, span.end_us) for span in spans]
-        found = [table.profile(notes) for table in summed_stretches(self._opened, columns, stretches)]
+        found = [table.profile(notes) for table in summed_stretches(self._opened, columns, stretches, self._extent)]
         return [self._with_notes(profile) for profile in found]
 
     def _read_type(self, declared: Declared, read: Any) -> Any:

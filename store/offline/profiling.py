@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from store.kernel.instants import Ints
 from store.kernel.profiles import Kind
@@ -81,11 +82,14 @@ def column_types(opened: SourceScan) -> list[pa.DataType]:
 
 
 def extent_of(opened: SourceScan) -> Extent:
-    """Returns between which times the rows of a source lie.
+    """Returns between which times the rows of a source lie, from the footers of its files if they tell.
 
     Raises:
         OfflineStoreError, SourceUnreadable: as DuckDB fails.
     """
+    told = None if opened.is_last_a_filter else _told_extent(opened)
+    if told is not None:
+        return told
     rows = rows_sql(opened.scan, False, ["e_us", *opened.filters])
     where = "".join(f" WHERE {name} IS DISTINCT FROM true" for name in opened.filters)
     with connected(opened.settings, opened.source.paths) as connection:
@@ -93,12 +97,47 @@ def extent_of(opened: SourceScan) -> Extent:
     return Extent(*found)
 
 
+def _told_extent(opened: SourceScan) -> Extent | None:
+    """Returns what footers say, None if one of them does not say all."""
+    lows, highs, without_time = [], [], 0
+    for group in opened.scan.groups:
+        for path, held in zip(group.paths, group.event_ranges, strict=True):
+            nulls = _null_count(path, group.event.name) if held is not None else None
+            if held is None or nulls is None:
+                return None
+            without_time += nulls
+            if held.low_us <= held.high_us:
+                lows.append(held.low_us)
+                highs.append(held.high_us)
+    return Extent(min(lows, default=None), max(highs, default=None), without_time)
+
+
+def _null_count(path: str, column: str | None) -> int | None:
+    """Returns how many nulls a column of a file has, None if its footer does not say."""
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowException, OSError):
+        # Who reads the rows will say what is wrong with the file.
+        return None
+    places = [place for place in range(metadata.num_columns) if metadata.schema.column(place).path == column]
+    if len(places) != 1:
+        return None
+    nulls = 0
+    for number in range(metadata.num_row_groups):
+        statistics = metadata.row_group(number).column(places[0]).statistics
+        if statistics is None or not statistics.has_null_count:
+            return None
+        nulls += statistics.null_count
+    return nulls
+
+
 def summed_stretches(
-    opened: SourceScan, columns: Sequence[SummedColumn], stretches: Sequence[Stretch]
+    opened: SourceScan, columns: Sequence[SummedColumn], stretches: Sequence[Stretch], extent: Extent | None = None
 ) -> list[TableSum]:
     """Returns what the rows of each stretch of time sum up to.
 
     Args:
+        extent: that of the source, if it is known.
         columns: the features of the scan, in order.
         stretches: in order of time; no two overlap.
 
@@ -106,12 +145,13 @@ def summed_stretches(
         SourceError, OfflineStoreError, OutOfSpace: the source cannot be read, or was changed meanwhile.
     """
     found = [TableSum([]) for _ in stretches]
+    is_whole = extent is not None and _is_within(extent, stretches)
     for some in _parts(range(len(columns)), PROFILE_SUMS_MAX):
         chosen = [columns[number] for number in some]
         at_once = max(1, PROFILE_SUMS_MAX // len(chosen))
         place = 0
         for several in _parts(stretches, at_once):
-            for summed in _scanned(opened, chosen, some[0], several):
+            for summed in _scanned(opened, chosen, some[0], several, is_whole=is_whole):
                 found[place].columns += summed.columns
                 found[place].rows = summed.rows
                 place += 1
@@ -119,16 +159,37 @@ def summed_stretches(
     return found
 
 
+def _is_within(extent: Extent, stretches: Sequence[Stretch]) -> bool:
+    """Whether there is one stretch, and all rows lie in it."""
+    if extent.first_us is None or extent.last_us is None or extent.without_time or len(stretches) != 1:
+        return False
+    [(start_us, end_us)] = stretches
+    return start_us <= extent.first_us and extent.last_us < end_us
+
+
 def _scanned(
-    opened: SourceScan, columns: Sequence[SummedColumn], first: int, stretches: Sequence[Stretch]
+    opened: SourceScan,
+    columns: Sequence[SummedColumn],
+    first: int,
+    stretches: Sequence[Stretch],
+    *,
+    is_whole: bool,
 ) -> list[TableSum]:
+    """Returns what rows sum up to.
+
+    Args:
+        is_whole: all rows are in the one stretch that there is, so that their times need not be read.
+    """
     names = opened.names[first : first + len(columns)]
     low, high = stretches[0][0], stretches[-1][1] - 1
     within = Bounds(low, high)
     selected = [_EXPRESSIONS.get(column.kind, "{0}").format(name) for column, name in zip(columns, names, strict=True)]
-    rows = rows_sql(opened.scan.within(low, high), False, ["e_us", *names, *opened.filters], within)
-    conditions = [within.condition("e_us"), *(f"{name} IS DISTINCT FROM true" for name in opened.filters)]
-    sql = f"SELECT {', '.join(['e_us', *selected])} FROM ({rows}) WHERE {' AND '.join(conditions)}"
+    times = [] if is_whole else ["e_us"]
+    rows = rows_sql(opened.scan.within(low, high), False, [*times, *names, *opened.filters], within)
+    conditions = [] if is_whole else [within.condition("e_us")]
+    conditions += [f"{name} IS DISTINCT FROM true" for name in opened.filters]
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    sql = f"SELECT {', '.join([*times, *selected]) or '1 AS one'} FROM ({rows}){where}"
     batch_rows = min(PROFILE_BATCH_ROWS, max(2_048, PROFILE_BATCH_CELLS // (len(columns) + 1)))
     workers = opened.settings.threads or os.cpu_count() or 1
     with connected(opened.settings, opened.source.paths) as connection:
@@ -136,7 +197,7 @@ def _scanned(
         works = [StretchSums(columns, stretches) for _ in range(workers)]
         with ThreadPoolExecutor(workers, "larder-profile") as pool:
             # What failed in a worker is raised here, when the others have seen that no batch is left for them.
-            for done in [pool.submit(shared.hand_to, work) for work in works]:
+            for done in [pool.submit(shared.hand_to, work, is_whole=is_whole) for work in works]:
                 done.result()
     whole, *others = works
     for other in others:
@@ -197,10 +258,13 @@ class _Shared:
         with self._lock:
             return None if self._is_over else next(self._batches, None)
 
-    def hand_to(self, work: StretchSums) -> None:
-        """Has one thread sum up batches until there are none."""
+    def hand_to(self, work: StretchSums, *, is_whole: bool) -> None:
+        """Has one thread sum up batches until there are none; their first column are the times, unless all count."""
         try:
             while (batch := self._next()) is not None:
+                if is_whole:
+                    work.tables[0].add(batch.columns[: len(work.columns)], batch.num_rows)
+                    continue
                 times, *columns = batch.columns
                 work.add(times.to_numpy(zero_copy_only=False), columns)
         except BaseException:

@@ -187,6 +187,7 @@ DISTINCT: dict[str, Callable[[np.random.Generator], Any]] = {
     "few": lambda chance: chance.integers(0, 50, 20_000),
     "just what is kept": lambda chance: chance.permutation(np.repeat(np.arange(4_096), 3)),
     "one more": lambda chance: chance.permutation(np.repeat(np.arange(4_097), 3)),
+    "beyond doubles": lambda chance: 2**53 + chance.integers(-3_000, 3_000, 20_000),
     "halves": lambda chance: chance.integers(0, 9_000, 20_000) / 2,
 }
 

@@ -211,8 +211,7 @@ def test_a_training_set_that_is_none_is_named(shop: LoggedShop) -> None:
 def test_a_push_source_is_profiled_by_what_was_pushed(shop: LoggedShop) -> None:
     subject = Subject(SubjectKind.PUSH_SOURCE, "users_push")
     [nothing] = run(shop, subject).profiles
-    assert nothing.rows == 0
-    assert "has no rows" in nothing.notes[-1]
+    assert (nothing.rows, nothing.notes) == (0, ("push source 'users_push' has no rows",))
     shop.push(added(one_user(7, NOW, 5), one_user(8, NOW, 9)), PushMode.OFFLINE)
     columns = columns_of(run(shop, subject, Asked(TODAY.start_us, to_us(NOW + DAY), 10 * DAY_US)))
     assert set(columns) == {"spent", "orders", "name", "last"}

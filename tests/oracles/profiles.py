@@ -56,12 +56,10 @@ def sketch_of(values: Sequence[Any]) -> bytes:
 
 
 def hashed(value: Any) -> Any:
-    """A number as the library is given it: integers as such, also where they came as doubles."""
-    if isinstance(value, float) and value == math.floor(value) and abs(value) < 9.2e18:
-        return int(value)
-    if isinstance(value, int) and value >= 2**63:
-        return value - 2**64
-    return value
+    """A number as the library is given it: as a double if it is one, else as an integer of 64 bits with a sign."""
+    if isinstance(value, float) or abs(value) < 2**53:
+        return float(value)
+    return value if value < 2**63 else value - 2**64
 
 
 def numbers(values: Sequence[Any]) -> ExpectedNumbers:
