@@ -43,3 +43,35 @@ def profile(  # noqa: PLR0913, PLR0917 - an option each
         keep_days=keep_days,
     )
     raise typer.Exit(run(repo, asked, is_json=is_json))
+
+
+@app.command()
+def drift(  # noqa: PLR0913, PLR0917 - an option each
+    view: Annotated[list[str] | None, typer.Option(help="A feature view; repeat it.")] = None,
+    service: Annotated[list[str] | None, typer.Option(help="A logged feature service; repeat it.")] = None,
+    training_set: Annotated[list[str] | None, typer.Option(help="A saved training set; repeat it.")] = None,
+    push_source: Annotated[list[str] | None, typer.Option(help="A push source; repeat it.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Of the current profiles, in ISO 8601.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Until when, exclusive.")] = None,
+    reference_training_set: Annotated[str | None, typer.Option(help="Compare with this training set.")] = None,
+    reference_service: Annotated[str | None, typer.Option(help="Compare with this service's log.")] = None,
+    reference_from: Annotated[str | None, typer.Option(help="Compare with the time from here on.")] = None,
+    reference_to: Annotated[str | None, typer.Option(help="Until when, exclusive.")] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    repo: Repo = Path("feature_repo"),
+    no_webhook: Annotated[bool, typer.Option("--no-webhook", help="Tell alarms to nobody else.")] = False,
+) -> None:
+    """Hold current profiles against their references; the status is 1 if any feature has drifted."""
+    from cli.monitor_drift import Asked, run
+
+    asked = Asked(
+        views=view or (),
+        services=service or (),
+        training_sets=training_set or (),
+        push_sources=push_source or (),
+        span=(start, end),
+        reference_training_set=reference_training_set,
+        reference_service=reference_service,
+        reference_span=(reference_from, reference_to),
+    )
+    raise typer.Exit(run(repo, asked, is_json=is_json, is_webhook_told=not no_webhook))

@@ -346,3 +346,40 @@ REGISTRY_REFRESH_SECONDS = 2.0
 
 PLANS_MAX = 256
 """Compiled lookup plans kept per registry version; an ad-hoc feature list is compiled in about a millisecond."""
+
+# --- drift --------------------------------------------------------------------------------------
+DRIFT_BINS = 20
+"""Bins of equal mass on which numbers are compared: each holds a twentieth, so 100 rows put five into each."""
+
+DRIFT_EXPECTED_MIN = 5
+"""Rows that a cell must be expected to hold in the smaller sample; cells with fewer are tested together (Cochran)."""
+
+DRIFT_FILES_MAX = 1_000
+"""Reports of drift of one subject that are read for its history, the latest: three years of days, some 50 MB."""
+
+DRIFT_FILE_BYTES_MAX = 64 * 1024 * 1024
+"""One report: 10,000 features of 6 KB; a greater file is not one."""
+
+MONITORING_FILE_BYTES_MAX = 1024 * 1024
+"""`monitoring.yaml`: thousands of features with thresholds of their own."""
+
+MONITORING_DAYS_MAX = 3_660
+"""Days that a current or reference stretch of drift may have: ten years."""
+
+ROWS_ALIKE_MAX = 1_000_000
+"""Rows that may be said to be worth a single independent one: a year of readings by the minute is half as many."""
+
+WEBHOOK_SECONDS_MAX = 60.0
+"""The longest that all attempts to tell a webhook may be set to take together; cron waits for it."""
+
+WEBHOOK_ATTEMPTS_MAX = 10
+"""Attempts to tell a webhook that may be set."""
+
+WEBHOOK_WAIT_SECONDS = 0.5
+"""The wait before a second attempt, doubled for each further one; up to half as much is added at random."""
+
+WEBHOOK_ALARMS_MAX = 50
+"""Alarms that are told one by one in what is posted; others are counted. Chat services refuse long texts."""
+
+DRIFT_CELLS_SHOWN_MAX = 30
+"""Categories of a feature that a report of drift lists one by one, those that differ most; the others are summed."""

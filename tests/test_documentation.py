@@ -1,5 +1,6 @@
 """What the documents promise is there, and what is there stands in the documents."""
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -14,7 +15,10 @@ from server.app import create_app
 from server.metrics import Metrics
 from server.settings import ServerSettings
 from store.engine import DuckDBComputeEngineConfig
+from store.kernel.drift_measures import Measure
 from store.kernel.windows import FUNCTIONS, Function
+from store.monitor.drift_report import Bar, FeatureDrift, MeasureResult, Side
+from store.monitor.settings import THRESHOLDS, MonitoringSettings, WebhookSetting, monitoring_settings
 from store.offline import DuckDBOfflineStoreConfig
 from store.online import RedisOnlineStoreConfig
 from store.service import StoreService
@@ -92,7 +96,7 @@ def test_files_that_are_named_exist(project_root: Path, document: str) -> None:
     assert [name for name in named if not (project_root / name).exists()] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "docs/windows.md"])
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "docs/windows.md", "docs/drift.md"])
 def test_links_lead_somewhere(project_root: Path, document: str) -> None:
     text = (project_root / document).read_text()
     named = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^":]+)"', text)
@@ -117,3 +121,21 @@ def test_names_in_architecture_exist(project_root: Path) -> None:
     for name in re.findall(r"`(?:\w+\.)?([A-Za-z_]{5,})`", text):
         if "_" in name or name != name.lower():
             assert name in code, name
+
+
+def test_every_setting_and_measure_of_drift_is_told(project_root: Path, tmp_path: Path) -> None:
+    text = (project_root / "docs" / "drift.md").read_text()
+    for name in (*MonitoringSettings.__struct_fields__, *WebhookSetting.__struct_fields__, *Measure):
+        assert f"`{name}`" in text, name
+    for measure, threshold in THRESHOLDS.items():
+        row = next(line for line in text.splitlines() if line.startswith("|") and f"`{measure}`" in line)
+        assert row.endswith(f"| {threshold} |")
+    for fields in (FeatureDrift, MeasureResult, Side, Bar):
+        for field in dataclasses.fields(fields):
+            assert f"`{field.name.replace('type_name', 'type')}`" in text, field.name
+    # The examples are settings that are understood.
+    for document in ("README.md", "docs/drift.md"):
+        found = (project_root / document).read_text()
+        example = next(each for each in re.findall(r"```yaml\n(.*?)```", found, re.DOTALL) if "thresholds:" in each)
+        (tmp_path / "monitoring.yaml").write_text(example)
+        assert monitoring_settings(tmp_path).webhook is not None

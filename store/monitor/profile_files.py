@@ -159,7 +159,7 @@ class ProfileFiles:
         return len(old)
 
     def _folder_of(self, subject: Subject) -> Path:
-        return self._folder / subject.kind / _safe_name(subject.name)
+        return self._folder / subject.kind / folder_name(subject.name)
 
     def _runs(self, folder: Path) -> list[_Run]:
         """Returns the files of a subject by their names."""
@@ -259,7 +259,7 @@ def _folders(folder: Path) -> list[Path]:
         return []
 
 
-def _safe_name(name: str) -> str:
+def folder_name(name: str) -> str:
     """Returns a name as that of a folder: escaped, and different for different names."""
     escaped = quote(name, safe="").replace(".", "%2E") or "%"
     if len(escaped) <= PROFILE_NAME_CHARACTERS_MAX:

@@ -83,7 +83,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 
 @given(st.sets(NAMES | st.sampled_from([".", "..", "a/b", "%2E", "x" * 300, "x" * 301]), max_size=8))
 def test_every_name_has_a_folder_of_its_own(names: set[str]) -> None:
-    folders = {profile_files._safe_name(name) for name in names}
+    folders = {profile_files.folder_name(name) for name in names}
     assert len(folders) == len(names)
     for folder in folders:
         assert 0 < len(folder.encode()) <= PROFILE_NAME_CHARACTERS_MAX + 33
