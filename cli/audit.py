@@ -13,10 +13,11 @@ from cli.instants import instant_us
 from store.audit.audit import audit
 from store.audit.log import Span
 from store.audit.report import AuditReport, Difference, FeatureTally, ServiceReport
-from store.clock import said
+from store.clock import clock_for, said
 from store.errors import InputError, LarderError
 from store.feast_values import json_converter
 from store.kernel.judging import CAUSES, Cause
+from store.monitor.audits import keep_audit
 from store.snapshot import RegistrySnapshots, load_config
 
 CLEAN, FAILED, NOT_RUN = 0, 1, 2
@@ -36,11 +37,25 @@ def run(
     except LarderError as error:
         print(f"larder: {error}", file=sys.stderr)
         return NOT_RUN
+    told = as_json(report)
+    _keep(repo, services, told)
     if is_json:
-        print(json.dumps(as_json(report), indent=2))
+        print(json.dumps(told, indent=2))
     else:
         _show(report, Console(highlight=False))
     return CLEAN if report.is_clean else FAILED
+
+
+def _keep(repo: Path, services: Sequence[str], told: Mapping[str, Any]) -> None:
+    """Keeps a report for the server's pages and metrics; where it cannot be kept, it is printed all the same."""
+    try:
+        keep_audit(repo, {"ran_at": said(clock_for(repo).now_us()), "asked_services": list(services), **told})
+    except OSError as error:
+        print(
+            f"larder: the report is not kept for pages and metrics: {error.filename or str(repo)!r} cannot be written "
+            f"({error.strerror}); allow it, or free some room",
+            file=sys.stderr,
+        )
 
 
 def _span(start: str | None, end: str | None) -> Span:

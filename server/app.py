@@ -19,7 +19,7 @@ from server.metrics import Metrics
 from server.observe import Observe
 from server.openapi import describe
 from server.retrieval.client import Retrievals
-from server.routes import historical, materialize, online, operations, push
+from server.routes import api_monitoring, historical, materialize, online, operations, push
 from server.settings import ServerSettings
 from server.state import ServerState
 from store.errors import LarderError
@@ -57,9 +57,10 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
     )
     state = api.state.larder = ServerState(store, metrics, Retrievals(store))
+    metrics.monitor.now_us = store.clock.now_us
     store.on_round_trip(metrics.count_round_trip)
     store.on_logged(metrics.count_logged)
-    for module in (online, historical, push, materialize, operations):
+    for module in (online, historical, push, materialize, operations, api_monitoring):
         api.include_router(module.router)
     api.add_exception_handler(LarderError, _refused)
     api.add_exception_handler(HTTPException, _http_refused)
@@ -117,7 +118,7 @@ async def _lifespan(app: FastAPI, announce: Callable[[str], None]) -> AsyncItera
         sys.stderr.write(f"larder: {error}\n")
         raise
     state.retrievals.start()
-    gauges = asyncio.create_task(state.keep_gauges_fresh())
+    gauges = asyncio.gather(state.keep_gauges_fresh(), state.keep_monitor_fresh())
     # What was loaded so far lives as long as the process: the collector need not walk it during a lookup.
     gc.collect()
     gc.freeze()

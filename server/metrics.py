@@ -5,7 +5,9 @@ it once), every worker keeps its values in files there, and a scrape of any work
 """
 
 import asyncio
+import contextlib
 import os
+import time
 from bisect import bisect_left, bisect_right
 from collections import Counter as Counts
 from collections import defaultdict
@@ -16,6 +18,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from server.monitor_metrics import MonitorCollector
+from server.rates import LookupRates, rates_of
 from server.stream_metrics import StreamCollector
 from store.requests import LogTotals, LookupAnswer
 
@@ -74,11 +78,14 @@ class Metrics:
 
     def __init__(self, *, has_other_workers: bool = False) -> None:
         self.registry = CollectorRegistry()
-        # Redis knows these, so each worker tells all of them: nothing is to be added up.
+        # Redis and files know these, so each worker tells all of them: nothing is to be added up.
         self.stream = StreamCollector()
-        self._stream_registry = CollectorRegistry()
-        self._stream_registry.register(self.stream)
+        self.monitor = MonitorCollector()
+        self._known_alike = CollectorRegistry()
+        self._known_alike.register(self.stream)
+        self._known_alike.register(self.monitor)
         self._folder = Path(os.environ[MULTIPROCESS_VARIABLE]) if has_other_workers else None
+        self._since_us = time.time_ns() // 1_000 if self._folder is None else _began_us(self._folder)
         self.requests = Counter(
             "larder_requests_total", "Requests answered.", ["path", "method", "status"], registry=self.registry
         )
@@ -92,6 +99,15 @@ class Metrics:
         self.keys = Counter("larder_lookup_keys_total", "Entity rows looked up.", registry=self.registry)
         self.values = Counter(
             "larder_lookup_values_total", "Feature values answered.", ["view", "status"], registry=self.registry
+        )
+        self.view_rows = Counter(
+            "larder_lookup_rows_total", "Entity rows looked up of each view.", ["view"], registry=self.registry
+        )
+        self.unknown_keys = Counter(
+            "larder_lookup_unknown_keys_total",
+            "Entity rows looked up whose key a view has nothing of.",
+            ["view"],
+            registry=self.registry,
         )
         self.future_rows = Counter(
             "larder_lookup_future_rows_total", "Rows looked up whose event time had not come.", registry=self.registry
@@ -120,6 +136,8 @@ class Metrics:
         # Resolved once: finding a labelled counter takes longer than counting.
         self._values_of = cache(self.values.labels)
         self._age_of = cache(self.row_age.labels)
+        self._rows_of = cache(self.view_rows.labels)
+        self._unknown_of = cache(self.unknown_keys.labels)
         self._requests_of = cache(self.requests.labels)
         self._latency_of = cache(self.latency.labels)
         self._is_counting = False
@@ -201,29 +219,51 @@ class Metrics:
             self.overflows.inc(overflows)
         ages: defaultdict[str, list[float]] = defaultdict(list)
         totals: defaultdict[tuple[str, str], int] = defaultdict(int)
+        rows: defaultdict[str, int] = defaultdict(int)
         for answer in lookups:
             for view, event_us in answer.view_rows:
+                rows[view] += answer.row_count
                 if len(event_us) < _MANY_ROWS_MIN:
                     ages[view] += [(answer.now_us - us) / 1e6 for us in event_us]
                 else:
                     self._age_of(view).observe_ages(answer.now_us, event_us)
             for labels, count in answer.status_counts.items():
                 totals[labels] += count
+            for view, count in answer.unknown_keys:
+                self._unknown_of(view).inc(count)
         for view, seconds in ages.items():
             if seconds:
                 self._age_of(view).observe_all(seconds)
         for labels, count in totals.items():
             self._values_of(*labels).inc(count)
+        for view, count in rows.items():
+            self._rows_of(view).inc(count)
 
     def scrape(self) -> bytes:
         """Returns all metrics of the server in Prometheus' text format."""
         self._count()
+        if self._folder is not None:
+            _forget_dead_workers(self._folder)
+        return generate_latest(self._of_all_workers()) + generate_latest(self._known_alike)
+
+    def rates(self) -> LookupRates:
+        """Returns what lookups were answered with since the server began; may be called from any thread."""
+        return rates_of(self._of_all_workers().collect(), self._since_us)
+
+    def _of_all_workers(self) -> CollectorRegistry:
         if self._folder is None:
-            return generate_latest(self.registry) + generate_latest(self._stream_registry)
-        _forget_dead_workers(self._folder)
+            return self.registry
         everything = CollectorRegistry()
         MultiProcessCollector(everything, path=str(self._folder))
-        return generate_latest(everything) + generate_latest(self._stream_registry)
+        return everything
+
+
+def _began_us(folder: Path) -> int:
+    """Returns when the first worker of this start began: the others, and those that replace it, find its mark."""
+    mark = folder / "began"
+    with contextlib.suppress(FileExistsError):
+        mark.touch(exist_ok=False)
+    return mark.stat().st_mtime_ns // 1_000
 
 
 def _forget_dead_workers(folder: Path) -> None:

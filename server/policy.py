@@ -51,6 +51,9 @@ POLICIES: dict[str, RoutePolicy] = {
     "/health": RoutePolicy(None),
     "/ready": _READ_ONLY,
     "/metrics": _READ_ONLY,
+    "/api/freshness": _READ_ONLY,
+    "/api/status": _READ_ONLY,
+    "/api/audit": _READ_ONLY,
     "/docs": _READ_ONLY,
     "/openapi.json": _READ_ONLY,
 }

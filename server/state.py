@@ -10,6 +10,7 @@ from server.limits import GAUGE_SECONDS, MATERIALIZE_CONCURRENT_MAX, PUSH_CONCUR
 from server.metrics import Metrics
 from server.retrieval.client import Retrievals
 from server.threads import Slots
+from store.errors import LarderError
 
 _log = structlog.get_logger("larder.server")
 
@@ -45,6 +46,25 @@ class ServerState:
             except Exception as error:  # noqa: BLE001 - the edge of a scheduled job: told, and done again
                 self.metrics.is_ready.set(0)
                 _log.error("gauges cannot be renewed", exc_info=error)
+            await asyncio.sleep(GAUGE_SECONDS)
+
+    async def renew_monitor(self) -> None:
+        """Renews what monitoring tells: looks at sources and at Redis, if nobody has for a while."""
+        try:
+            self.metrics.monitor.views = await self.store.freshness(GAUGE_SECONDS)
+        except LarderError:
+            # Without a registry there are no views; readiness says so.
+            self.metrics.monitor.views = ()
+        self.metrics.monitor.audit, _ = await asyncio.to_thread(self.store.last_audit)
+
+    async def keep_monitor_fresh(self) -> None:
+        """Renews what monitoring tells for as long as the worker lives; never in the way of the gauges above."""
+        while True:
+            try:
+                await self.renew_monitor()
+            except Exception as error:  # noqa: BLE001 - the edge of a scheduled job: told, and done again
+                self.metrics.monitor.views, self.metrics.monitor.audit = (), None
+                _log.error("monitoring cannot be renewed", exc_info=error)
             await asyncio.sleep(GAUGE_SECONDS)
 
 

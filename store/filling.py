@@ -1,9 +1,11 @@
 """How a materialization fills one generation of a plain view in Redis, batch by batch."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from store.arrow_rows import EVENT_US
 from store.kernel.codec import RowLayout
 from store.kernel.coverage import Run, ViewState
 from store.kernel.definitions import ViewDefinition
@@ -12,7 +14,8 @@ from store.online import RedisOnlineStore
 from store.online.bulk import BulkWriter
 from store.online.client import RedisSession
 from store.online.conversations import KnownState, Writing, next_generation, register_layout, replace_state
-from store.online.views import carry_pushed, drop_generations
+from store.online.newest import raise_newest
+from store.online.views import carry_pushed, drop_generations, say
 from store.packed_columns import packed_rows
 
 
@@ -26,6 +29,7 @@ class Filling:
     key_ttl_seconds: int | None
     known: KnownState
     generation: int = 0
+    _newest_us: list[int] = field(default_factory=list)
 
     def begin(self, run: Run) -> None:
         """Finishes what a killed run left, and marks a rebuild, so that pushes go into both generations."""
@@ -51,6 +55,8 @@ class Filling:
         """Writes one batch of newest rows, and returns how many rows it has; several may be written at a time."""
         packed = packed_rows(self.definition, writer.writing.layout, writer.writing.schema_tag, batch)
         writer.write(packed.keys, packed.rows)
+        if len(packed.keys):
+            self._newest_us.append(pc.max(batch.column(EVENT_US)).as_py())
         return int(batch.num_rows)
 
     def end(self, run: Run, known_us: int) -> None:
@@ -60,6 +66,9 @@ class Filling:
             known_us: when the run began: what was created later it may not have seen.
         """
         before = self.known.state
+        if self._newest_us:
+            member = row_field(self._view, self.generation)
+            self.session.hold(say([raise_newest(self._project, [member], max(self._newest_us))]))
         if run.is_rebuild:
             carry_pushed(self.session, self._project, self._view, active=before.generation, building=self.generation)
         covered = ViewState(

@@ -383,3 +383,27 @@ WEBHOOK_ALARMS_MAX = 50
 
 DRIFT_CELLS_SHOWN_MAX = 30
 """Categories of a feature that a report of drift lists one by one, those that differ most; the others are summed."""
+
+# --- monitoring ---------------------------------------------------------------------------------
+FRESHNESS_KEPT_SECONDS = 15.0
+"""How long a reading of all views' freshness is told before there is a new one: many pages and scrapes cost one."""
+
+FRESHNESS_PAUSE_SHARE = 20
+"""After a reading so many times as long passes until the next as a core was busy with it: it has a twentieth of one at
+most, in a repo of thousands of files too."""
+
+FRESHNESS_VIEWS_AT_ONCE = 500
+"""Views whose newest events are asked of Redis in one command, a fraction of a millisecond of its time."""
+
+FRESHNESS_SCAN_ROWS_MAX = 20_000_000
+"""Rows of one source whose event times are read because footers do not tell: about a second of one core, and then
+kept. The files of a larger source are to tell."""
+
+FRESHNESS_BATCH_ROWS = 131_072
+"""Rows whose event times are read at a time: a megabyte."""
+
+AUDITS_KEPT = 20
+"""Reports of audits that are kept: of the longest, with 10,000 differences each, some 100 MB."""
+
+AUDIT_BYTES_MAX = 64 * 1024 * 1024
+"""One kept report; ten times what 10,000 differences take. A larger file is none of ours, and is not read."""

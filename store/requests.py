@@ -33,6 +33,7 @@ class LookupAnswer(msgspec.Struct, frozen=True):
         view_rows: views, each with the event times of its rows read, in microseconds since the epoch.
         future_rows: rows read whose event time lies after the request time.
         overflows: windowed sums of integers beyond int64, answered as nulls.
+        unknown_keys: views, each with how many of the entity rows have a key of which it has nothing.
     """
 
     content: bytes
@@ -42,6 +43,7 @@ class LookupAnswer(msgspec.Struct, frozen=True):
     view_rows: Sequence[tuple[str, Sequence[int]]]
     future_rows: int
     overflows: int
+    unknown_keys: Sequence[tuple[str, int]] = ()
 
 
 class LogTotals(NamedTuple):

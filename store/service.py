@@ -17,7 +17,9 @@ from store.audit.writer import ServedLog
 from store.clock import Clock, clock_for, from_us
 from store.errors import ConfigError, InputError, LarderError, OnlineStoreError, RegistryUnavailable, UnknownObject
 from store.feature_store import pushed_views
-from store.limits import PUSH_SECONDS_MAX, REGISTRY_REFRESH_SECONDS
+from store.limits import FRESHNESS_KEPT_SECONDS, PUSH_SECONDS_MAX, REGISTRY_REFRESH_SECONDS
+from store.monitor.audits import AuditFiles, KeptAudit
+from store.monitor.freshness import FreshnessReader, ViewFreshness
 from store.online import RedisOnlineStore, RedisOnlineStoreConfig
 from store.online.conversations import try_reading
 from store.online.json_answers import json_answer
@@ -55,6 +57,8 @@ class StoreService:
         self._refreshing: asyncio.Task[None] | None = None
         self.clock: Clock = clock_for(self.repo_path)
         self.project: str = self._config.project
+        self._audits = AuditFiles(self.repo_path)
+        self._freshness = FreshnessReader(self._config, self._online, self.clock, self._snapshots)
         self._served = ServedLog(StoreSurroundings(self._config, self._online, self.clock, self._all_views))
 
     @classmethod
@@ -299,6 +303,18 @@ class StoreService:
             registry_age_seconds=self._snapshots.age_seconds,
             stream=stream,
         )
+
+    async def freshness(self, kept_seconds: float = FRESHNESS_KEPT_SECONDS) -> list[ViewFreshness]:
+        """Returns how fresh each view is, offline and online, as of some seconds ago; never on a lookup's way.
+
+        Raises:
+            RegistryUnavailable: there is none yet.
+        """
+        return await self._freshness.read(kept_seconds)
+
+    def last_audit(self) -> tuple[KeptAudit | None, Sequence[str]]:
+        """Returns the last audit, None if there was none, and a sentence for each damaged report in front of it."""
+        return self._audits.look()
 
 
 def _name_of(request: PushRequest) -> PushName | None:

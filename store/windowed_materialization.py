@@ -5,21 +5,23 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from feast.data_source import DataSource
 from feast.repo_config import RepoConfig
 
 from store.kernel.coverage import Interval, ViewState
 from store.kernel.definitions import ViewDefinition
-from store.kernel.keys import batch_tiles_key
+from store.kernel.keys import batch_tiles_key, row_field, stream_member
 from store.kernel.tiles import Seam, TilePlan, encode_batch
 from store.kernel.windows import floor_to
 from store.limits import WINDOW_KEYS_AT_ONCE
 from store.offline.row_transformations import RowTransformation
 from store.offline.seen_files import SeenFiles
-from store.offline.window_events import WindowEvents, window_events
+from store.offline.window_events import EVENT_US, WindowEvents, window_events
 from store.online.client import RedisSession
 from store.online.commands import Command
 from store.online.conversations import KnownState, next_generation, read_state, replace_state
+from store.online.newest import forget_newest, raise_newest
 from store.online.views import drop_tiles, say
 from store.online.windows import expiry_ms, keep_definition, tile_plan
 from store.tile_batches import KeyEntries, TileBuilder
@@ -127,9 +129,12 @@ class WindowedRun:
         builder = TileBuilder(self.definition, self.plan, self.now_us)
         expires_ms = expiry_ms(self.plan, key_ttl_seconds)
         events = self.events(line_id)
-        batches = _counted(events.batches(), advance)
+        newest_us: list[int] = []
+        batches = _counted(events.batches(), advance, newest_us)
         for commands in _batched(builder.entries(batches), view, generation, expires_ms):
             session.hold(say(commands))
+        if newest_us:
+            session.hold(say([raise_newest(project, [row_field(view, generation)], max(newest_us))]))
         before = self.known.state
         state = ViewState(
             generation,
@@ -142,11 +147,17 @@ class WindowedRun:
         )
         known = session.hold(replace_state(project, view, self.known, state))
         drop_tiles(session, project, view, range(before.cleaned_below, generation))
+        if self.is_rebuild:
+            session.hold(say([forget_newest(project, [stream_member(view, before.fingerprint)])]))
         session.hold(replace_state(project, view, known, replace(state, cleaned_below=generation)))
 
 
-def _counted(batches: Iterable[pa.RecordBatch], advance: Callable[[int], object]) -> Iterator[pa.RecordBatch]:
+def _counted(
+    batches: Iterable[pa.RecordBatch], advance: Callable[[int], object], newest_us: list[int]
+) -> Iterator[pa.RecordBatch]:
     for batch in batches:
+        if batch.num_rows:
+            newest_us.append(pc.max(batch.column(EVENT_US)).as_py())
         yield batch
         advance(batch.num_rows)
 

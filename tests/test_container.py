@@ -27,6 +27,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 START_SECONDS_MAX = 20
+WATCHERS = ("prometheus", "grafana")
+SERVICES = ("redis", "server", "worker", *WATCHERS)
 AWKWARD_PASSWORD = 'p@ss:/w?r#d%41 "quoted" \\back $HOME `id` ü'
 
 
@@ -75,11 +77,26 @@ def test_compose_file_fits_the_compose_specification(project_root: Path) -> None
 
 
 def test_docker_compose_itself_accepts_the_file_without_a_warning(project_root: Path) -> None:
-    checked = run(program("docker-compose"), "--file", "docker-compose.yml", "config", "--quiet", cwd=project_root)
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    for profile in ("", "monitoring"):
+        options = ["--profile", profile] if profile else []
+        checked = run(program("docker-compose"), *options, "config", "--quiet", cwd=project_root)
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("service", ["redis", "server", "worker"])
+def test_watchers_come_only_if_asked_for_and_reach_no_redis(compose: dict[str, Any]) -> None:
+    assert set(compose["services"]) == set(SERVICES)
+    for service in WATCHERS:
+        declared = compose["services"][service]
+        assert declared["profiles"] == ["monitoring"]
+        assert declared["networks"] == ["watch", "watchers"]
+        assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+", declared["image"])
+        assert all(port.startswith("127.0.0.1:") for port in declared["ports"])
+    assert not any("profiles" in compose["services"][service] for service in ("redis", "server", "worker"))
+    assert compose["networks"]["watch"] == {"internal": True}
+    assert "watch" not in compose["services"]["redis"]["networks"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_service_runs_with_the_least_rights(compose: dict[str, Any], service: str) -> None:
     declared = compose["services"][service]
     user, _, group = declared["user"].partition(":")
@@ -93,7 +110,7 @@ def test_service_runs_with_the_least_rights(compose: dict[str, Any], service: st
     assert [entry.split(":")[0] for entry in declared["tmpfs"]] == ["/tmp"]
 
 
-@pytest.mark.parametrize("service", ["redis", "server", "worker"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_service_is_watched_restarted_and_bounded(compose: dict[str, Any], service: str) -> None:
     declared = compose["services"][service]
     assert declared["healthcheck"]["test"]
@@ -111,7 +128,8 @@ def test_worker_is_the_servers_image_on_the_same_data_and_reached_by_nobody(comp
     server, worker = compose["services"]["server"], compose["services"]["worker"]
     assert worker["command"][:4] == ["larder", "ingest", "--repo", "/feature_repo"]
     assert (worker["image"], worker["volumes"]) == (server["image"], server["volumes"])
-    assert worker["networks"] == ["store"]
+    # Its metrics are for Prometheus.
+    assert worker["networks"] == ["store", "watch"]
     assert "ports" not in worker
     assert worker["secrets"] == ["redis_password"]
 
@@ -136,14 +154,14 @@ def test_secrets_come_as_files_and_stand_in_no_environment(compose: dict[str, An
     assert store["secrets"] == ["redis_password"]
     assert server["environment"]["LARDER_TOKENS_FILE"] == "/run/secrets/larder_tokens"
     assert server["environment"]["REDIS_PASSWORD_FILE"] == "/run/secrets/redis_password"
-    for service in (server, store, compose["services"]["worker"]):
-        for name, value in service["environment"].items():
+    for service in compose["services"].values():
+        for name, value in service.get("environment", {}).items():
             assert name.endswith("_FILE") or not re.search("PASSWORD|TOKEN|SECRET|URL", name), (name, value)
     assert all(set(secret) == {"file"} for secret in compose["secrets"].values())
 
 
 def test_registry_parquet_and_redis_data_outlive_their_containers(compose: dict[str, Any]) -> None:
-    assert set(compose["volumes"]) == {"redis", "registry", "parquet"}
+    assert set(compose["volumes"]) == {"redis", "registry", "parquet", *WATCHERS}
     assert compose["services"]["redis"]["volumes"] == ["redis:/data"]
     assert compose["services"]["server"]["volumes"] == [
         "registry:/feature_repo/data",

@@ -73,7 +73,7 @@ def test_every_path_is_documented(readme: str, repo: Path) -> None:
 
 def test_every_metric_is_documented(readme: str) -> None:
     metrics = Metrics()
-    for family in (*metrics.registry.collect(), *metrics.stream.collect()):
+    for family in (*metrics.registry.collect(), *metrics.stream.collect(), *metrics.monitor.collect()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         assert f"`{name}`" in readme
 

@@ -21,6 +21,7 @@ START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 ANSWER_SECONDS = 600.0
 _BIN = Path(sys.executable).parent
+LARDER = str(_BIN / "larder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,10 @@ def private_redis(folder: Path, binary: Path | None) -> Iterator[tuple[int, redi
 
 
 @contextlib.contextmanager
-def larder(repo: Path) -> Iterator[Server]:
-    """Runs `larder serve` with one worker."""
+def larder(repo: Path, command: Sequence[str] = (LARDER,)) -> Iterator[Server]:
+    """Runs `larder serve` with one worker; `command` is what stands for `larder`."""
     port = free_port()
-    with _serving([str(_BIN / "larder"), "serve", "--repo", str(repo), "--port", str(port)], port) as server:
+    with _serving([*command, "serve", "--repo", str(repo), "--port", str(port)], port) as server:
         yield server
 
 

@@ -2,7 +2,7 @@
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from store.audit.forms import Served
 from store.kernel.served_log import Counts
@@ -78,6 +78,16 @@ class ServedQueue:
         active = knowledge.generations
         generations = tuple([g.active if (g := active.get(name)) else 1 for name in plan.stored_names])
         self._waiting.append(Served(lookup, found, now_us, generations))
+
+    def waiting(self, values: int) -> Iterator[list[Served]]:
+        """Yields what waits now, oldest first, in parts of about so many values.
+
+        What comes meanwhile waits for the next time, except that the last part may take some of it along.
+        """
+        left = len(self._waiting)
+        while left > 0 and (taken := self.take(values)):
+            left -= len(taken)
+            yield taken
 
     def take(self, values: int) -> list[Served]:
         """Returns what waits, oldest first, up to about so many values; nothing waits if it is empty."""

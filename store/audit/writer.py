@@ -70,7 +70,9 @@ class ServedLog:
 
     def turn(self, *, is_last: bool = False) -> None:
         """Takes in what waits, and writes what is due; at last all."""
-        while vectors := self.queue.take(SERVED_SLICE_VALUES):
+        # What comes meanwhile is for the next turn: a few vectors cost almost what thousands do, so a turn that took
+        # them as well would not end as long as there are lookups, and compete with each of them.
+        for vectors in self.queue.waiting(SERVED_SLICE_VALUES):
             for plan, of_plan in groupby(vectors, lambda served: served.lookup.plan):
                 assert plan.logging is not None
                 service = self._service(plan.logging.service)

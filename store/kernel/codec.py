@@ -32,6 +32,8 @@ FORMAT_VERSION = 2
 HAS_CREATED, HAS_NANOSECONDS, PUSHED, HAS_NULLS = 1, 2, 4, 8
 SCHEMA_TAG = slice(1, 3)
 """Where a row says which layout it has."""
+EVENT_TIME = slice(3, 11)
+"""Where a row says when it was true; as bytes in the order of the times."""
 SCHEMA_TAGS = 2**16
 """How many layouts the rows of a project can tell apart."""
 

@@ -302,6 +302,28 @@ def row_field(view: str, generation: int) -> bytes:
     return bytes(reversed(number)) + view.encode()
 
 
+@lru_cache(maxsize=_NAMES_MAX)
+def newest_key(project: str) -> bytes:
+    """Returns the Redis key of the sorted set that holds the newest event time of what is stored of each view.
+
+    Its members are `row_field` of a view's generation, and `stream_member` of what the stream makes.
+    """
+    return project_prefix(project) + b"newest"
+
+
+def stream_member(view: str, fingerprint: str) -> bytes:
+    """Returns the name under which the newest event of a windowed view's stream tiles is kept.
+
+    No `row_field` begins with its zero, since the first generation has the number 1.
+    """
+    return b"\0" + fingerprint.encode() + view.encode()
+
+
+def is_stream_member(member: bytes, view: str) -> bool:
+    """Whether a name is a `stream_member` of a view, of any definition."""
+    return member[:1] == b"\0" and member[1 + _FINGERPRINT_DIGITS :] == view.encode()
+
+
 def entity_keys_pattern(project: str) -> bytes:
     """Returns the SCAN pattern that matches the entity keys of a project and nothing else."""
     return _escaped(project_prefix(project)) + b"{*"

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -117,28 +117,42 @@ def _ranges(metadata: Any, leaves: list[Any], schema: pa.Schema) -> Mapping[str,
     return {name: known for name, known in found.items() if known is not None}
 
 
+def row_group_ranges(metadata: Any, name: str) -> list[EventRange | None]:
+    """Returns the ranges of a column of times in each row group, None where one does not tell."""
+    leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
+    column = next(i for i, leaf in enumerate(leaves) if leaf.path == name)
+    return list(_group_ranges(metadata, column, leaves[column]))
+
+
 def _range(metadata: Any, column: int, leaf: Any) -> EventRange | None:
     """Returns the range of a column over all row groups, None if one of them does not tell."""
-    unit = _unit(leaf)
-    if unit is None:
+    if _unit(leaf) is None:
         return None
-    low: int | None = None
-    high: int | None = None
+    whole = _NO_TIMES
+    for known in _group_ranges(metadata, column, leaf):
+        if known is None:
+            return None
+        if whole is _NO_TIMES:
+            whole = known
+        elif known is not _NO_TIMES:
+            whole = EventRange(min(whole.low_us, known.low_us), max(whole.high_us, known.high_us))
+    return whole
+
+
+def _group_ranges(metadata: Any, column: int, leaf: Any) -> Iterator[EventRange | None]:
+    unit = _unit(leaf)
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         statistics = group.column(column).statistics if group.num_rows else None
         if group.num_rows and statistics is None:
-            return None
-        if statistics is None or (statistics.has_null_count and statistics.null_count == group.num_rows):
-            continue
-        if not statistics.has_min_max:
-            return None
-        low = statistics.min_raw if low is None else min(low, statistics.min_raw)
-        high = statistics.max_raw if high is None else max(high, statistics.max_raw)
-    if low is None or high is None:
-        return _NO_TIMES
-    factor, divisor = unit
-    return EventRange(low * factor // divisor, high * factor // divisor)
+            yield None
+        elif statistics is None or (statistics.has_null_count and statistics.null_count == group.num_rows):
+            yield _NO_TIMES
+        elif unit is None or not statistics.has_min_max:
+            yield None
+        else:
+            factor, divisor = unit
+            yield EventRange(statistics.min_raw * factor // divisor, statistics.max_raw * factor // divisor)
 
 
 def _unit(leaf: Any) -> tuple[int, int] | None:

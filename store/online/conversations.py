@@ -22,11 +22,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from store.errors import MaterializationBusy, OnlineStoreError, StoredRowError
 from store.kernel import keys
-from store.kernel.codec import SCHEMA_TAGS, RowLayout
+from store.kernel.codec import BIAS_US, EVENT_TIME, SCHEMA_TAGS, RowLayout
 from store.kernel.coverage import Interval, ViewState
 from store.kernel.tiles import Seam, TilePlan
 from store.limits import PIPELINE_CALLS_MAX, SCRIPT_ROWS_MAX
 from store.online.commands import Command, RowReads
+from store.online.newest import forget_newest, raise_newest
 
 Result = TypeVar("Result")
 Conversation = Generator[Sequence[Command], list[Any], Result]
@@ -157,12 +158,14 @@ def write_rows(
     written = 0
     remaining = iter(rows)
     while batch := list(islice(remaining, SCRIPT_ROWS_MAX * PIPELINE_CALLS_MAX)):
+        newest_us = int.from_bytes(max([row[EVENT_TIME] for _, row in batch]), "big") - BIAS_US
         for _ in range(_ATTEMPTS_MAX):
             assumed = knowledge.generations_of(view)
             fields = assumed.fields(view)
             calls = [call for field in fields for call in write_calls(field, batch, writing)]
+            raised = raise_newest(knowledge.project, fields, newest_us)
             ask = ask_generations(knowledge.project, (view,))
-            *replies, answer = yield [*calls, writing.assure_layout(knowledge.project), ask]
+            *replies, answer = yield [*calls, raised, writing.assure_layout(knowledge.project), ask]
             if not knowledge.is_ordered:
                 (answer,) = yield [ask]
             (actual,) = learn(knowledge, [view], answer)
@@ -171,7 +174,7 @@ def write_rows(
                 break
             if stray := [field for field in fields if field not in actual.fields(view)]:
                 # What has just gone into a generation that is no longer in force would lie there for ever.
-                yield [("HDEL", key, *stray) for key, _ in batch]
+                yield [*(("HDEL", key, *stray) for key, _ in batch), forget_newest(knowledge.project, stray)]
         else:
             raise _restless([view])
     return written

@@ -47,7 +47,14 @@ def json_answer(lookup: Lookup, found: Sequence[ViewRows], now_us: int, *, with_
     metadata = msgspec.Raw(b"".join((b'{"feature_names":[', names, b"]", versions, b"}")))
     content = _encode(_JsonAnswer(metadata, results))
     return LookupAnswer(
-        content, now_us, lookup.row_count, counts, lookup.view_rows, lookup.future_rows, lookup.overflows
+        content,
+        now_us,
+        lookup.row_count,
+        counts,
+        lookup.view_rows,
+        lookup.future_rows,
+        lookup.overflows,
+        lookup.unknown_keys,
     )
 
 

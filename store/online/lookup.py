@@ -35,6 +35,7 @@ class Lookup:
         future_rows: rows read whose event time lies after the request time; counted by `answer`.
         overflows: windowed sums of integers beyond int64, answered as nulls; counted by `answer`.
         view_rows: views, each with the event times of the rows that were read; filled by `answer`.
+        unknown_keys: views, each with how many entity rows there are of whose key it has nothing; filled likewise.
         stored_bytes: how many bytes were read; counted by `converse`.
     """
 
@@ -53,6 +54,7 @@ class Lookup:
         self.future_rows = 0
         self.overflows = 0
         self.view_rows: list[tuple[str, Sequence[int]]] = []
+        self.unknown_keys: list[tuple[str, int]] = []
         self.stored_bytes = 0
 
     def converse(self, knowledge: Knowledge) -> Conversation[None]:
@@ -138,6 +140,7 @@ class Lookup:
                     said = said.taken(places)
                     answer_bytes += _answer_bytes(rows, places, said)
                     _refuse_beyond(answer_bytes, "answered")
+                self._count_unknown(read.name, said)
                 found[source] = said
             for source, read in zip(group.windowed_sources, group.windowed, strict=True):
                 found[source] = self._windowed(source, read, places, now_us)
@@ -155,7 +158,9 @@ class Lookup:
             parts.append(part)
         said = joined_rows(parts) if parts else missing_rows(read, 0)
         self._count(read.name, said.times.us, now_us)
-        return said if places is None else said.taken(places)
+        said = said if places is None else said.taken(places)
+        self._count_unknown(read.name, said)
+        return said
 
     def _count(self, view: str, times_us: Sequence[int | None], now_us: int) -> None:
         event_us = cast("Sequence[int]", times_us)
@@ -164,6 +169,11 @@ class Lookup:
         self.view_rows.append((view, event_us))
         if event_us and max(event_us) > now_us:
             self.future_rows += sum(us > now_us for us in event_us)
+
+    def _count_unknown(self, view: str, said: ViewRows) -> None:
+        # A view that has all rows, as most have, is told by one look.
+        if not said.is_whole and (unknown := said.times.us.count(None)):
+            self.unknown_keys.append((view, unknown))
 
     def _computed(self, read: OnDemandRead, views: Sequence[ViewRows]) -> ViewRows:
         """Returns what one on-demand view says of the rows read."""

@@ -1,7 +1,7 @@
 """Whole views in Redis: their lease, the switch of generations, and dropping, in bounded batches."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
@@ -10,11 +10,13 @@ from redis.exceptions import LockError
 
 from store.errors import MaterializationBusy
 from store.kernel import keys
+from store.kernel.codec import BIAS_US
 from store.limits import LEASE_SECONDS, PIPELINE_CALLS_MAX, SCAN_COUNT, SCRIPT_ROWS_MAX
 from store.online.client import RedisSession
 from store.online.commands import Command
 from store.online.connection import REDIS_ERRORS, translated
 from store.online.conversations import Conversation, chunks, last_generation, script
+from store.online.newest import forget_newest, raise_newest
 
 _BATCH_KEYS = SCRIPT_ROWS_MAX * PIPELINE_CALLS_MAX
 
@@ -65,13 +67,16 @@ def carry_pushed(session: RedisSession, project: str, view: str, *, active: int,
     """Carries rows that came by push into the generation being built."""
     _, digest = script("carry")
     fields = keys.row_field(view, active), keys.row_field(view, building)
+    newest_us: list[int] = []
     for batch in entity_keys(session, project):
         rows = [(key, b"") for key in batch]
         calls: list[Command] = [
             ("EVALSHA", digest, len(chunk), *(key for key, _ in chunk), *fields)
             for chunk in chunks(rows, session.slot_of())
         ]
-        session.hold(say(calls))
+        newest_us += [(high << 32 | low) - BIAS_US for carried, high, low in session.hold(say(calls)) if carried]
+    if newest_us:
+        session.hold(say([raise_newest(project, fields[1:], max(newest_us))]))
 
 
 def drop_generations(session: RedisSession, project: str, view: str, generations: range) -> None:
@@ -80,6 +85,7 @@ def drop_generations(session: RedisSession, project: str, view: str, generations
     if fields:
         for batch in entity_keys(session, project):
             session.hold(say([("HDEL", key, *fields) for key in batch]))
+        _forget(session, project, fields)
 
 
 def drop_tiles(session: RedisSession, project: str, view: str, generations: range | None = None) -> None:
@@ -93,6 +99,14 @@ def drop_tiles(session: RedisSession, project: str, view: str, generations: rang
         ]
         if gone:
             session.hold(say([("UNLINK", key) for key in gone]))
+    if generations is not None:
+        _forget(session, project, [keys.row_field(view, generation) for generation in generations])
+
+
+def _forget(session: RedisSession, project: str, members: Sequence[bytes]) -> None:
+    """Drops what is noted of the newest events of what was dropped."""
+    for start in range(0, len(members), PIPELINE_CALLS_MAX * SCRIPT_ROWS_MAX):
+        session.hold(say([forget_newest(project, members[start : start + PIPELINE_CALLS_MAX * SCRIPT_ROWS_MAX])]))
 
 
 def drop_view(session: RedisSession, project: str, view: str) -> None:
@@ -102,6 +116,8 @@ def drop_view(session: RedisSession, project: str, view: str) -> None:
     """
     drop_generations(session, project, view, range(1, session.hold(last_generation(project, view)) + 1))
     drop_tiles(session, project, view)
+    (noted,) = session.hold(say([("ZRANGE", keys.newest_key(project), 0, -1)]))
+    _forget(session, project, [member for member in noted if keys.is_stream_member(member, view)])
     known = (keys.generation_field(view), keys.state_field(view), keys.counter_field(view))
     session.hold(say([("HDEL", keys.views_key(project), *known)]))
 

@@ -25,6 +25,7 @@ from store.kernel.windows import Function, WindowFeature, input_columns
 from store.limits import STREAM_KEYS_AT_ONCE, STREAM_SCRIPT_KEYS_MAX
 from store.online.commands import Command
 from store.online.conversations import Conversation, Generations, Knowledge, SlotOf, chunks, script
+from store.online.newest import raise_newest
 
 _ATTEMPTS_MAX = 5
 """Somebody else changes a key's tiles in the same instant only where two workers believe to own its partition."""
@@ -226,7 +227,8 @@ class _Applying:
                     changes[key] = change, len(fresh_events(fields.get(APPLIED), of_key))
             if not changes:
                 return applied
-            refused = yield from self._write({key: change for key, (change, _) in changes.items()})
+            newest_us = max(event.event_us for key in changes for event in tiles[key])
+            refused = yield from self._write({key: change for key, (change, _) in changes.items()}, newest_us)
             applied += sum(count for key, (_, count) in changes.items() if key not in refused)
             tiles = {key: of_key for key, of_key in tiles.items() if key in refused}
             if not tiles:
@@ -250,10 +252,11 @@ class _Applying:
         replies = yield [("HGETALL", key) for key in due]
         return {key: _pairs(reply) for key, reply in zip(due, replies, strict=True)}
 
-    def _write(self, changes: Mapping[bytes, Change]) -> Conversation[set[bytes]]:
+    def _write(self, changes: Mapping[bytes, Change], newest_us: int) -> Conversation[set[bytes]]:
         """Makes changes, and returns the keys of those that came too late."""
         batches = list(self._batches(changes))
-        replies = yield [command for _, command in batches]
+        raised = raise_newest(self._knowledge.project, [keys.stream_member(self._view, self._fingerprint)], newest_us)
+        *replies, _ = yield [*(command for _, command in batches), raised]
         return {
             key
             for (of_call, _), reply in zip(batches, replies, strict=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from store.kernel.judging import CAUSES, Cause
+from store.monitor.audits import last_audit
 from tests.audit.logged_shop import LoggedShop, added, one_user
 from tests.stores import NOW, user_rows, yaml_of
 
@@ -48,6 +49,10 @@ def test_machines_get_everything(shop: LoggedShop) -> None:
     shop.materialize()
     shop.serve([1, 2])
     told = json.loads(shop.command("--json", "--from", NOW.isoformat(), "--sample", "1").stdout)
+    kept = last_audit(shop.repo)
+    assert kept is not None
+    assert kept.items() >= told.items()
+    assert (kept["asked_services"], kept["ran_at"][:10]) == ([], NOW.isoformat()[:10])
     assert (told["from"], told["to"], told["differences_left_out"]) == (NOW.isoformat(), None, 0)
     [service] = told["services"]
     assert service["feature_service"] == "checkout"
@@ -61,6 +66,21 @@ def test_machines_get_everything(shop: LoggedShop) -> None:
         "reproduction": {"equal": 1, "different": 0, "no_longer_known": {}},
         "skew": {"equal": 1, "different": 0, "causes": {}, "without_cause": 0},
     }
+
+
+def test_a_report_that_cannot_be_kept_is_told_all_the_same(shop: LoggedShop) -> None:
+    shop.materialize()
+    shop.serve([1])
+    (shop.repo / "data" / "monitor").write_text("in the way")
+    done = shop.command("--json")
+    assert (done.exit_code, json.loads(done.stdout)["is_clean"]) == (0, True)
+    assert "larder: the report is not kept for pages and metrics: " in done.stderr
+    assert "data/monitor" in done.stderr
+
+
+def test_an_audit_that_could_not_be_run_is_none(shop: LoggedShop) -> None:
+    assert shop.command("--service", "nothing").exit_code == 2
+    assert last_audit(shop.repo) is None
 
 
 @pytest.mark.parametrize(

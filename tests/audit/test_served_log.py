@@ -168,6 +168,32 @@ def test_a_plan_that_changes_while_a_worker_runs_gets_a_file_of_its_own(shop: Lo
     assert sum(note.counts.served for note in files) == rows(shop) == 3
 
 
+def test_what_comes_while_a_turn_goes_on_waits_for_the_next(shop: LoggedShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.materialize()
+    shelf = Shelf(shop)
+    answer, log = shelf.answer([1]), ServedLog(shelf.surroundings())
+    original, taken = ServiceLog.take, list[int]()
+
+    def take_and_serve_another(service: ServiceLog, vectors: Any) -> None:
+        taken.append(len(vectors))
+        if len(taken) < 9:
+            log.queue.offer(*answer)
+        original(service, vectors)
+
+    monkeypatch.setattr(ServiceLog, "take", take_and_serve_another)
+    # A lookup of no rows has no values, and must not wait for ever.
+    for each in (answer, answer, shelf.answer([])):
+        log.queue.offer(*each)
+    log.turn()
+    assert taken == [2, 1], "each plan by itself, and neither of the two that came meanwhile"
+    log.turn()
+    assert taken == [2, 1, 2]
+    monkeypatch.setattr(ServiceLog, "take", original)
+    log.turn(is_last=True)
+    assert log.queue.take(10**9) == []
+    assert rows(shop) == 5
+
+
 def test_a_file_that_cannot_be_written_is_tried_again(shop: LoggedShop) -> None:
     shop.materialize()
     (shop.repo / "data" / "served").write_text("in the way")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,14 @@ from feast.aggregation import Aggregation
 from feast.data_source import PushMode
 from feast.types import Float64, Int64
 
+from store.clock import from_us
+from store.definitions_from_feast import view_definition
+from store.feature_store import FeatureStore
+from store.online.newest_reads import ServedView, read_newest
 from store.stream.context import StreamContext
 from store.stream.lines import landed_line
 from tests.redis_servers import poll_until, private_cluster, private_redis_tcp, private_sentinel
-from tests.stores import NOW, USER, make_store, objects, user_rows, user_view
+from tests.stores import NOW, PROJECT, USER, make_store, objects, user_rows, user_view
 
 Settings = tuple[str, dict[str, Any]]
 
@@ -51,7 +55,9 @@ def test_writes_lookups_rebuilds_and_teardown(repo: Path, settings: Settings, mo
     monkeypatch.setenv("LARDER_CLOCK", NOW.isoformat())
     connection_string, options = settings
     store = make_store(repo, connection_string, user_rows(200), **options)
+    assert newest(store) is None
     store.materialize(NOW.replace(hour=0), NOW)
+    assert newest(store) == NOW - timedelta(hours=1, minutes=1)
     users = {"user_id": list(range(1, 202))}
     expected = [*(user * 10 for user in range(1, 201)), None]
     assert store.get_online_features(["users:orders"], users).to_dict()["orders"] == expected
@@ -66,8 +72,17 @@ def test_writes_lookups_rebuilds_and_teardown(repo: Path, settings: Settings, mo
         finally:
             await store.close()
 
+    assert newest(store) == NOW - timedelta(minutes=1)
     assert asyncio.run(ask()).to_dict()["orders"] == [7, *expected[1:]]
     store.teardown()
+    assert newest(store) is None
+
+
+def newest(store: FeatureStore, view: str = "users", fingerprint: str = "") -> datetime | None:
+    """Returns the newest event that is known to have come into what is served of a view."""
+    online = store._get_provider().online_store
+    (found,) = online.session(store.config).hold(read_newest(PROJECT, [ServedView(view, fingerprint)]))
+    return None if found is None else from_us(found)
 
 
 def test_events_tiles_and_windows(repo: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,10 +114,14 @@ def test_events_tiles_and_windows(repo: Path, settings: Settings, monkeypatch: p
     def spent() -> Any:
         return asyncio.run(ask()).to_dict()["spent_2d"]
 
+    fingerprint = view_definition(PROJECT, spending).fingerprint
+    assert newest(store, "spending", fingerprint) == NOW - timedelta(minutes=6)
     pushed = [user * 1.5 for user in range(1, 21)]
     assert spent() == [*pushed, *[None] * 11]
     store.materialize(NOW - day, NOW)
     assert spent() == [*(2 * amount for amount in pushed), *(user * 1.5 for user in range(21, 31)), None]
     store.materialize(NOW - day, NOW)
     assert spent()[:3] == [3.0, 6.0, 9.0]
+    assert newest(store, "spending", fingerprint) == NOW - timedelta(minutes=6)
     store.teardown()
+    assert newest(store, "spending", fingerprint) is None

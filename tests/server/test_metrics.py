@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections import Counter
 
 from hypothesis import given
@@ -9,6 +10,9 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.metrics import Metrics
+from server.rates import ViewRates
+from store.monitor.audits import KeptAudit
+from store.monitor.freshness import ViewFreshness
 from store.requests import LogTotals, LookupAnswer
 
 NOW_US = 1_800_000_000_000_000
@@ -39,12 +43,13 @@ def test_lookups_are_counted_together_as_each_alone(asked: list[tuple[list[int],
         for ages, counts in asked:
             event_us = [NOW_US - age for age in ages]
             status_counts = {("v", status): number for status, number in counts.items()}
-            metrics.count_lookup(LookupAnswer(b"", NOW_US, len(ages), status_counts, [("v", event_us)], 1, 2))
+            unknown = [("v", len(ages) // 2)] if len(ages) > 1 else []
+            metrics.count_lookup(LookupAnswer(b"", NOW_US, len(ages), status_counts, [("v", event_us)], 1, 2, unknown))
             metrics.count_request("/get-online-features", "POST", 200, 0.25)
             metrics.count_round_trip(0.0004)
 
     # A label's values may be as old as the process, so each is there before what is added counts.
-    asyncio.run(count([([0], {"PRESENT": 1, "NOT_FOUND": 1})]))
+    asyncio.run(count([([0, 0], {"PRESENT": 1, "NOT_FOUND": 1})]))
     before = samples(metrics)
     asyncio.run(count(asked))
     after = samples(metrics)
@@ -61,7 +66,8 @@ def test_lookups_are_counted_together_as_each_alone(asked: list[tuple[list[int],
     for status in ("PRESENT", "NOT_FOUND"):
         expected = sum(counts.get(status, 0) for _, counts in asked)
         assert added("larder_lookup_values_total", f"status={status}", "view=v") == expected
-    assert added("larder_lookup_keys_total") == len(seconds)
+    assert added("larder_lookup_keys_total") == added("larder_lookup_rows_total", "view=v") == len(seconds)
+    assert added("larder_lookup_unknown_keys_total", "view=v") == sum(len(ages) // 2 for ages, _ in asked)
     assert added("larder_lookup_future_rows_total") == len(asked)
     assert added("larder_lookup_overflows_total") == 2 * len(asked)
     labels = ("method=POST", "path=/get-online-features", "status=200")
@@ -70,6 +76,46 @@ def test_lookups_are_counted_together_as_each_alone(asked: list[tuple[list[int],
     assert added("larder_request_seconds_bucket", "le=0.1", "path=/get-online-features") == 0
     assert added("larder_redis_round_trip_seconds_bucket", "le=0.0005") == len(asked)
     assert added("larder_redis_round_trip_seconds_bucket", "le=0.00025") == 0
+
+
+def test_rates_are_what_the_counters_say_since_the_server_began() -> None:
+    metrics = Metrics()
+    began_us = time.time_ns() // 1_000
+
+    async def count() -> None:
+        counts = {("b", "PRESENT"): 4, ("b", "NOT_FOUND"): 2, ("on_demand", "PRESENT"): 3}
+        metrics.count_lookup(LookupAnswer(b"", NOW_US, 3, counts, [("b", [NOW_US] * 2), ("a", [])], 0, 0, [("a", 3)]))
+        metrics.count_lookup(LookupAnswer(b"", NOW_US, 3, counts, [("b", [NOW_US] * 2)], 0, 0, [("b", 1)]))
+
+    asyncio.run(count())
+    rates = metrics.rates()
+    assert abs(rates.since_us - began_us) < 60_000_000
+    assert rates.views == (
+        ViewRates("a", rows=3, unknown_keys=3),
+        ViewRates("b", rows=6, unknown_keys=1, statuses={"NOT_FOUND": 4, "PRESENT": 8}),
+        ViewRates("on_demand", statuses={"PRESENT": 6}),
+    )
+    assert Metrics().rates().views == ()
+
+
+def test_what_monitoring_does_not_know_has_no_value() -> None:
+    metrics = Metrics()
+    metrics.monitor.now_us = lambda: NOW_US
+    metrics.monitor.views = [
+        ViewFreshness("known", NOW_US - 10_000_000, NOW_US + 1_000_000, ttl_seconds=60.0),
+        ViewFreshness("unknown", offline_problem="gone"),
+        ViewFreshness("1970", 0, None),
+    ]
+    names = ("larder_view_", "larder_audit_")
+    assert {key: value for key, value in samples(metrics).items() if key[0].startswith(names)} == {
+        ("larder_view_offline_freshness_seconds", "view=known"): 10,
+        ("larder_view_offline_freshness_seconds", "view=1970"): NOW_US / 1e6,
+        ("larder_view_online_freshness_seconds", "view=known"): -1,
+        ("larder_view_ttl_seconds", "view=known"): 60,
+    }
+    metrics.monitor.audit = KeptAudit(NOW_US - 5_000_000, False, {})
+    found = samples(metrics)
+    assert (found["larder_audit_failed",], found["larder_audit_age_seconds",]) == (1, 5)
 
 
 def test_what_became_of_served_vectors_is_counted() -> None:

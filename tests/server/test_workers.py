@@ -88,6 +88,8 @@ def assert_counted(live: LiveServer, before: Mapping[tuple[str, ...], float], lo
         assert found["larder_request_seconds_bucket", "le=+Inf", f"path={PATH}"] == lookups
         assert 0 < found["larder_request_seconds_sum", f"path={PATH}"] < 60 * lookups
         assert found["larder_lookup_keys_total",] == 2 * lookups
+        assert found["larder_lookup_rows_total", "view=driver_stats"] == 2 * lookups
+        assert found["larder_lookup_unknown_keys_total", "view=driver_stats"] == lookups
         for status in ("PRESENT", "NOT_FOUND"):
             assert found["larder_lookup_values_total", f"status={status}", "view=driver_stats"] == 2 * lookups
         assert found["larder_lookup_row_age_seconds_count", "view=driver_stats"] == lookups
@@ -95,6 +97,26 @@ def assert_counted(live: LiveServer, before: Mapping[tuple[str, ...], float], lo
         age = found["larder_lookup_row_age_seconds_sum", "view=driver_stats"] / lookups
         assert hour <= age < hour + 3_600
         assert found["larder_redis_round_trip_seconds_count",] >= lookups
+
+
+def test_rates_and_freshness_are_the_same_from_every_worker(live: LiveServer) -> None:
+    look_up(live, 10)
+
+    def newest() -> object:
+        (view,) = [each for each in live.get("/api/freshness").json()["views"] if each["view"] == "driver_stats"]
+        return view["online"]["newest"]
+
+    told = [live.get("/api/status").json() for _ in range(6)]
+    assert all((each["since"], each["views"]) == (told[0]["since"], told[0]["views"]) for each in told)
+    (rates,) = [each for each in told[0]["views"] if each["view"] == "driver_stats"]
+    assert rates["rows"] == 2 * rates["unknown_keys"] == sum(rates["values"].values()) / 2
+    # A worker may have looked before the row was written; what it saw is told for some seconds.
+    poll_until(lambda: {newest() for _ in range(4)} == {(NOW - AGE).isoformat()}, what="both tell the row")
+    gauge = "larder_view_online_freshness_seconds", "view=driver_stats"
+    poll_until(lambda: all(gauge in samples(live) for _ in range(4)), what="both workers have looked")
+    ages = [samples(live)[gauge] for _ in range(4)]
+    assert max(ages) - min(ages) < 60
+    assert min(ages) >= AGE.total_seconds()
 
 
 def test_counts_of_all_workers_are_one_count_and_outlive_a_worker(live: LiveServer, folder: Path) -> None:
