@@ -112,3 +112,36 @@ TOKEN_BYTES_MAX = 512
 
 TOKENS_MAX = 1_000
 """Entries of a tokens file: all are compared for every request, 0.3 microseconds each."""
+
+PAGE_SECONDS_MAX = 30.0
+"""How long a page may take: the first one waits some five seconds where a server has just started."""
+
+PAGES_WAITING_MAX = 32
+"""Pages that one worker has under way: each takes some 20 ms, so whoever waits longest waits a second."""
+
+PAGES_IDLE_SECONDS = 600.0
+"""How long a page process is kept without a page being asked for: it holds 100 to 200 MB."""
+
+PAGE_TEXT_CHARS_MAX = 20_000
+"""Of one text on a page: descriptions and functions that people read are shorter."""
+
+PAGE_NAME_CHARS_MAX = 200
+"""Of a name on a page; the name itself, in links and code, stays whole."""
+
+PAGE_SUMMARY_CHARS_MAX = 300
+"""Of a description in a list, three lines or so; the object's own page has more of it."""
+
+PAGE_ROWS_MAX = 100
+"""Lines of one page of the catalogue: a few screens, in 20 ms."""
+
+PAGE_FEATURES_MAX = 1_000
+"""Features of one view or service on its page, and in code to copy."""
+
+PAGE_QUERY_CHARS_MAX = 200
+"""Of a search: nobody types more, and each word costs a look at every entry."""
+
+LINEAGE_NODES_MAX = 400
+"""Nodes of one picture: a hundred views with their sources and services; beyond it, what is nearest."""
+
+CHARTS_KEPT_MAX = 256
+"""Charts that a page process keeps drawn, some 20 KB each: drawing one takes 30 ms."""

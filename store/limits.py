@@ -407,3 +407,7 @@ AUDITS_KEPT = 20
 
 AUDIT_BYTES_MAX = 64 * 1024 * 1024
 """One kept report; ten times what 10,000 differences take. A larger file is none of ours, and is not read."""
+
+# --- the catalogue ------------------------------------------------------------------------------
+CATALOGUE_QUERY_WORDS_MAX = 10
+"""Words of a search: each is looked for in every entry, and nobody types more."""
