@@ -90,7 +90,7 @@ def share(part: float, whole: float) -> str:
 def instant(moment: datetime | int | None) -> Markup:
     """Returns an instant, given as such or in microseconds since the epoch, as HTML to the second; a dash for none."""
     if moment is None:
-        return Markup(DASH)
+        return Markup("{}").format(DASH)
     try:
         at = datetime.fromtimestamp(moment / 1e6, UTC) if isinstance(moment, int) else moment.astimezone(UTC)
     except (ValueError, OverflowError, OSError):
