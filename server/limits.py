@@ -113,8 +113,9 @@ TOKEN_BYTES_MAX = 512
 TOKENS_MAX = 1_000
 """Entries of a tokens file: all are compared for every request, 0.3 microseconds each."""
 
-PAGE_SECONDS_MAX = 30.0
-"""How long a page may take: the first one waits some five seconds where a server has just started."""
+PAGE_SECONDS_MAX = 60.0
+"""How long a page may take: the first one waits until a server that has just started has loaded
+Feast, which takes five seconds, and half a minute on a machine that is busy."""
 
 PAGES_WAITING_MAX = 32
 """Pages that one worker has under way: each takes some 20 ms, so whoever waits longest waits a second."""
@@ -145,3 +146,18 @@ LINEAGE_NODES_MAX = 400
 
 CHARTS_KEPT_MAX = 256
 """Charts that a page process keeps drawn, some 20 KB each: drawing one takes 30 ms."""
+
+FORM_BODY_BYTES_MAX = 128 * 1024
+"""A form: the names of the most features that one lookup takes, and a key."""
+
+LOGIN_BODY_BYTES_MAX = 8 * 1024
+"""The form that logs a person in: a token, and the address of the page to go on with."""
+
+FORM_FIELDS_MAX = 1_000
+"""Fields of a form: a key of more columns than anybody fills in."""
+
+LOGIN_SECONDS = 12 * 3_600
+"""How long a login to the pages lasts: a working day. A token that is taken away ends it at once."""
+
+API_ENTRIES_MAX = 1_000
+"""Entries of one answer of the catalogue as JSON; `offset` gives those beyond it."""

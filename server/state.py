@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
+from server.auth import TokenTable
 from server.limits import GAUGE_SECONDS, MATERIALIZE_CONCURRENT_MAX, PUSH_CONCURRENT_MAX
 from server.metrics import Metrics
+from server.pages.client import PageProcess
 from server.retrieval.client import Retrievals
 from server.threads import Slots
 from store.errors import LarderError
@@ -27,6 +29,8 @@ class ServerState:
     store: "StoreService"
     metrics: Metrics
     retrievals: Retrievals
+    pages: PageProcess
+    tokens: TokenTable | None = None
     push_slots: Slots = field(default_factory=lambda: Slots("large pushes", PUSH_CONCURRENT_MAX))
     materialize_slots: Slots = field(default_factory=lambda: Slots("materializations", MATERIALIZE_CONCURRENT_MAX))
 

@@ -134,7 +134,8 @@ def _view(view: Any) -> View:
         sources=_sources_of(view),
         inputs=tuple(sorted(view.source_feature_view_projections)) if is_on_demand else (),
         ttl_us=ttl // timedelta(microseconds=1),
-        is_online=bool(view.write_to_online_store if is_on_demand else getattr(view, "online", True)),
+        # What is not stored is computed when it is asked for.
+        is_online=is_on_demand or bool(getattr(view, "online", True)),
         mode=_mode(view),
         function=_function(view),
         version=getattr(view, "current_version_number", None) or 0,

@@ -52,7 +52,7 @@ def duration(us: float) -> str:
     sign, left = ("-", -us) if us < 0 else ("", us)
     if left < 60 * _SECOND_US:
         return f"{sign}{left / _SECOND_US:.3g} s"
-    parts = []
+    parts: list[str] = []
     for size, unit in _UNITS:
         number, left = divmod(int(left), size)
         if number or parts:
