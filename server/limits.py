@@ -161,3 +161,9 @@ LOGIN_SECONDS = 12 * 3_600
 
 API_ENTRIES_MAX = 1_000
 """Entries of one answer of the catalogue as JSON; `offset` gives those beyond it."""
+
+PROFILES_KEPT_MAX = 64
+"""Profiles that a page process keeps read: one of a hundred features takes half a megabyte."""
+
+DRIFT_KEPT_SECONDS = 10.0
+"""How old the list of drift reports may be that the first page shows: reading all of them takes a file a subject."""

@@ -72,8 +72,8 @@ def _told(declared: Any) -> dict[str, Any]:
 
 
 def _words(class_name: str) -> str:
-    """Returns a class's name in words: `OnDemandFeatureView` is an on demand feature view."""
-    return " ".join(_WORD.findall(class_name)).lower()
+    """Returns a class's name in words: `OnDemandFeatureView` is an on-demand feature view."""
+    return " ".join(_WORD.findall(class_name)).lower().replace("on demand", "on-demand")
 
 
 def _entity(entity: Any) -> Entity:

@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 from server.pages.lineage import Graph, Node
 from store.catalogue import Catalogue, ObjectKind
 
-_NODE_WIDTH: Final = 216
+_NODE_WIDTH: Final = 196
 _NODE_HEIGHT: Final = 26
-_COLUMN: Final = 296
+_COLUMN: Final = 248
 _ROW: Final = 36
 _TOP: Final = 30
 _MARGIN: Final = 2

@@ -49,6 +49,7 @@ def catalogue(asked: Asked) -> Screen:
         "searched": text,
         "attention": [] if text or query else list(_attention(asked))[:_ATTENTION_MAX],
         "tabs": tabs,
+        "detail": "Type" if kind == ObjectKind.FEATURE else "Kind",
         "rows": rows[(page - 1) * PAGE_ROWS_MAX : page * PAGE_ROWS_MAX],
         "page": page,
         "pages": pages,
@@ -104,7 +105,7 @@ def _attention(asked: Asked) -> Iterator[dict[str, Any]]:
             "href": "/audit",
             "text": "found differences that nothing explains",
         }
-    for report in asked.monitored.reports():
+    for report in asked.monitored.reports(asked):
         if report["alarms"]:
             yield {"level": "bad", "what": "Drift", "name": report["name"], "href": report["href"] or "/drift",
                    "text": report["alarm_text"]}  # fmt: skip
