@@ -63,7 +63,8 @@ def spark(column: ColumnProfile) -> Markup:
     )
     label = f"Distribution of {visible(column.name, 80)}"
     return Markup(
-        '<svg class="spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}"><path d="{}"/></svg>'
+        '<svg class="spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">'
+        '<path d="{}"/></svg>'
     ).format(_SPARK_WIDTH, _SPARK_HEIGHT, label, path)
 
 

@@ -1,6 +1,7 @@
 """From a request for a page to the page: which screen, which template, and what templates can use."""
 
 import http
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -86,13 +87,23 @@ def _short(text: str, chars_max: int = PAGE_NAME_CHARS_MAX) -> str:
 
 
 def profile_command(kind: str, name: str) -> str:
-    """Returns the command that profiles a subject."""
-    return "larder monitor profile"
+    """Returns the command that profiles a subject, all of them for ''."""
+    return _command("larder monitor profile", kind, name)
 
 
 def drift_command(kind: str, name: str) -> str:
     """Returns the command that measures drift of a subject, of all of them for ''."""
-    return "larder monitor drift"
+    return _command("larder monitor drift", kind, name)
+
+
+_OPTIONS = {
+    "feature_view": "--view", "feature_service": "--service", "training_set": "--training-set",
+    "push_source": "--push-source",
+}  # fmt: skip
+
+
+def _command(command: str, kind: str, name: str) -> str:
+    return f"{command} {_OPTIONS[kind]} {shlex.quote(name)}" if kind else command
 
 
 class Site:

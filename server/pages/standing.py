@@ -140,7 +140,8 @@ def _rates(facts: Mapping[str, Any]) -> dict[str, Any]:
 def audit(asked: Asked) -> Screen:
     """Returns the page of the last audit."""
     report = asked.request.facts.get("audit")
-    values = {"audit": None if report is None else _audit(report), "audit_problem": ""}
+    problems = asked.request.facts.get("audit_problems") or ()
+    values = {"audit": None if report is None else _audit(report), "problems": problems}
     return Screen("audit.html", "Last audit", values)
 
 
@@ -151,7 +152,7 @@ def _audit(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "is_clean": report.get("is_clean"),
         "failed": sum(row["failed"] for service in services for row in service["rows"]),
-        "at": report.get("at") or report.get("ran_at"),
+        "at": report.get("ran_at"),
         "start": report.get("from"),
         "end": report.get("to"),
         "services": services,

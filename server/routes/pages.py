@@ -1,5 +1,6 @@
 """The web pages: a handler gathers what only this worker knows, and the page process makes the page."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
@@ -28,23 +29,43 @@ async def _no_facts(_state: ServerState) -> Facts:
 
 
 async def _standing(state: ServerState) -> Facts:
-    """Returns how the store stands; a part that cannot be told is left out, and says why where the page shows it."""
+    """Returns how the store stands: whether it is ready, how fresh views are, and what the last audit found."""
     report, _ = await ready_report(state)
-    return {"ready": report}
+    return {"ready": report, **await _freshness(state), **await _audit(state)}
+
+
+async def _looked_up(state: ServerState) -> Facts:
+    """Returns how the store stands, and what lookups of each view were answered with."""
+    # Several workers keep their counts in files.
+    rates = await asyncio.to_thread(state.metrics.rates)
+    since_us = state.store.clock.of_system_us(rates.since_us)
+    return {**await _standing(state), "rates": {"since_us": since_us, "views": rates.views}}
+
+
+async def _freshness(state: ServerState) -> Facts:
+    try:
+        return {"freshness": await state.store.freshness()}
+    except LarderError as error:
+        return {"freshness_problem": str(error)}
+
+
+async def _audit(state: ServerState) -> Facts:
+    kept, problems = await asyncio.to_thread(state.store.last_audit)
+    return {"audit": None if kept is None else kept.report, "audit_problems": problems}
 
 
 PAGES: dict[str, Callable[[ServerState], Awaitable[Facts]]] = {
     "/": _standing,
-    "/view": _standing,
+    "/view": _looked_up,
     "/feature": _no_facts,
     "/entity": _no_facts,
     "/source": _no_facts,
     "/service": _no_facts,
     "/training-set": _no_facts,
     "/lineage": _no_facts,
-    "/freshness": _standing,
+    "/freshness": _looked_up,
     "/drift": _no_facts,
-    "/audit": _standing,
+    "/audit": _audit,
     "/lookup": _no_facts,
 }
 """Each page's path, and what only the worker knows of what it shows."""
