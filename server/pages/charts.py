@@ -16,7 +16,10 @@ from store.kernel.profiles import Categories, Numbers
 _WIDTH: Final = 440
 _HEIGHT: Final = 150
 _BARS_MAX: Final = 48
-"""Bars of a histogram: more would be thinner than the lines between them."""
+"""Bars of a histogram of integers, so that each has its own where there are no more of them."""
+
+_BARS_MIN, _BARS_MOST = 12, 40
+"""Bars of other histograms: half as many as there are buckets, since of rounded numbers some bars would stay empty."""
 
 CATEGORIES_SHOWN: Final = 12
 _LABEL_CHARS: Final = 28
@@ -74,7 +77,8 @@ def bars_of(current: Numbers, reference: Numbers | None) -> Bars:
     lows, highs = _edges(numbers, is_integral=is_integral)
     if not float(highs[-1]) - float(lows[0]) < _SPAN_MAX:
         return Bars((), (), 1.0)
-    width = float(highs[-1] - lows[0]) / _BARS_MAX
+    bars_max = _BARS_MAX if is_integral else min(max(len(numbers) // 2, _BARS_MIN), _BARS_MOST)
+    width = float(highs[-1] - lows[0]) / bars_max
     groups = _groups(lows, highs, width)
     # Up to the next one a bar may be as wide as others are: nothing lies between. Else lonely buckets would be spikes.
     ends = [min([max(float(highs[end - 1]), float(lows[start]) + width), *map(float, lows[end : end + 1])])
@@ -314,7 +318,7 @@ def freshness(ages_seconds: Sequence[tuple[str, Mapping[str, float]]]) -> dict[s
          "axis": {"title": None, "values": ticks, "labelExpr": expr}}  # fmt: skip
     y = {"field": "name", "type": "nominal", "sort": names,
          "axis": {"title": None, "ticks": False, "domain": False, "grid": True, "labelColor": "var(--ink)",
-                  "labelExpr": "split(datum.label, '\u2003')[1]"}}  # fmt: skip
+                  "labelPadding": 8, "labelExpr": "split(datum.label, '\u2003')[1]"}}  # fmt: skip
     marks = {
         "ttl": {"type": "tick", "stroke": "var(--bad)", "thickness": 2, "size": 14, "opacity": 1},
         "offline": {"type": "point", "stroke": "var(--reference)", "fill": "var(--page)", "size": 55,

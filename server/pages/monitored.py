@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from server.limits import DRIFT_KEPT_SECONDS, PROFILES_KEPT_MAX
 from server.pages import charts
 from server.pages.profile_lines import figures, line_of, told_span
-from server.pages.shown import instant, link, number, share
+from server.pages.shown import instant, link, number, sentence, share
 from store.catalogue import Catalogue, Feature
-from store.kernel.drift_measures import Verdict
+from store.kernel.drift_measures import LENGTH, Measure, Verdict
 from store.kernel.profiles import ColumnProfile
 from store.monitor.drift_files import DriftFiles
 from store.monitor.drift_report import DriftReport, FeatureDrift, MeasureResult
@@ -42,6 +42,11 @@ _PAGES: Final = {
 }
 _PANELS_MAX: Final = 4
 """Distributions of one feature on its page: its source, what services were served, training sets."""
+
+_MEASURES: Final[dict[str, str]] = {
+    Measure.PSI: "PSI", Measure.JENSEN_SHANNON: "Jensen-Shannon", Measure.KOLMOGOROV_SMIRNOV: "Kolmogorov-Smirnov",
+    Measure.CHI_SQUARED: "Chi-squared", Measure.NAN_RATE: "NaN rate",
+}  # fmt: skip
 
 _POINTS_MAX: Final = 400
 """Runs in a chart of drift over time, the last ones: over a year of daily runs."""
@@ -163,7 +168,7 @@ class Monitored:
                 chart = asked.chart(spec, f"{words(measure.name)} of {drift.feature} over {len(points)} runs")
         return {
             "title": f"{_KINDS[subject.kind]} {subject.name}",
-            "note": f"{drift.statement} {_note(report)}",
+            "note": f"{sentence(drift.statement)} {_note(report)}",
             "chart": chart,
             "caption": "Each dot is a run, those that raised an alarm are filled; the dashed line is the threshold."
             if chart
@@ -233,7 +238,9 @@ def _telling(measures: Iterable[MeasureResult]) -> MeasureResult | None:
 
 def words(measure: str) -> str:
     """Returns a measure's name in words."""
-    return {"psi": "PSI"}.get(measure, measure.replace("_", " ").capitalize())
+    if measure.startswith(LENGTH):
+        return f"{words(measure.removeprefix(LENGTH))} of lengths"
+    return _MEASURES.get(measure, measure.replace("_", " ").capitalize())
 
 
 def _verdict(drift: FeatureDrift | None) -> dict[str, str] | None:
@@ -253,9 +260,8 @@ def _row(measure: MeasureResult) -> dict[str, Any]:
 def _report(catalogue: Catalogue, report: DriftReport) -> dict[str, Any]:
     subject = report.subject
     alarms = [each.feature for each in report.alarms]
-    named = ", ".join(alarms[:_NAMED_MAX]) + (
-        f" and {len(alarms) - _NAMED_MAX} more" if len(alarms) > _NAMED_MAX else ""
-    )
+    more = f" and {len(alarms) - _NAMED_MAX} more" if len(alarms) > _NAMED_MAX else ""
+    named = ", ".join(alarms[:_NAMED_MAX]) + more
     return {
         "kind": _KINDS[subject.kind],
         "name": subject.name,
@@ -287,7 +293,7 @@ def _feature_row(catalogue: Catalogue, subject: Subject, drift: FeatureDrift) ->
         "measure": words(measure.name) if measure else "",
         "value": measure.value if measure else None,
         "threshold": measure.threshold if measure else None,
-        "why": drift.statement,
+        "why": sentence(drift.statement),
     }
 
 

@@ -14,19 +14,16 @@ _SPARK_WIDTH: Final = 96
 _SPARK_HEIGHT: Final = 20
 _CATEGORIES: Final = 8
 _SHARES: Final = (
-    (0.01, "1 %"),
-    (0.05, "5 %"),
-    (0.25, "25 %"),
-    (0.5, "Median"),
-    (0.75, "75 %"),
-    (0.95, "95 %"),
-    (0.99, "99 %"),
-)
+    (0.01, "1 %"), (0.05, "5 %"), (0.25, "25 %"), (0.5, "Median"), (0.75, "75 %"), (0.95, "95 %"), (0.99, "99 %"),
+)  # fmt: skip
 
 
 def told_span(span: Span) -> str:
     """Returns a stretch of time in words."""
-    return f"{instant(span.start_us).striptags()} to {instant(span.end_us).striptags()}"
+    start, end = (instant(us).striptags().removesuffix(" UTC") for us in (span.start_us, span.end_us))
+    if start.endswith(" 00:00") and end.endswith(" 00:00"):
+        start, end = start.removesuffix(" 00:00"), end.removesuffix(" 00:00")
+    return f"{start} to {end} UTC"
 
 
 def line_of(column: ColumnProfile) -> dict[str, Any]:

@@ -99,6 +99,11 @@ def instant(moment: datetime | int | None) -> Markup:
     return Markup('<time datetime="{}">{} UTC</time>').format(at.isoformat().replace("+00:00", "Z"), text)
 
 
+def sentence(text: str) -> str:
+    """Returns a text with a capital in front and a full stop at its end."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) or not text else ".")
+
+
 def link(kind: str, name: str, view: str = "") -> str:
     """Returns the address of an object's page; any name has one."""
     query = {"view": view, "name": name} if kind == ObjectKind.FEATURE else {"name": name}

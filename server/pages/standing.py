@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from server.pages import charts
 from server.pages.asked import Asked, Screen
-from server.pages.shown import duration, link, number
+from server.pages.shown import duration, instant, link, number
 from store.catalogue import reference_parts
 
 _CHARTED_MAX: Final = 40
 """Views in the picture of ages, the oldest; the table has them all."""
 
-_DIFFERENCES_SHOWN: Final = 50
+_DIFFERENCES_SHOWN: Final = 20
 _SECOND_US: Final = 1_000_000
 
 
@@ -152,7 +153,7 @@ def _audit(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "is_clean": report.get("is_clean"),
         "failed": sum(row["failed"] for service in services for row in service["rows"]),
-        "at": report.get("ran_at"),
+        "at": _instant(report.get("ran_at")),
         "start": report.get("from"),
         "end": report.get("to"),
         "services": services,
@@ -192,11 +193,15 @@ def _tally(told: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _instant(text: str | None) -> str:
+    return instant(datetime.fromisoformat(text)) if text else ""
+
+
 def _difference(told: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "feature": told.get("feature", ""),
         "key": ", ".join(f"{name}={value}" for name, value in told.get("key", {}).items()),
-        "at": told.get("request_time", ""),
+        "at": _instant(told.get("request_time")),
         "served": f"{told.get('served')}",
         "training": f"{told.get('training')}",
         "cause": told.get("cause"),
