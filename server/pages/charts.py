@@ -80,9 +80,7 @@ def bars_of(current: Numbers, reference: Numbers | None) -> Bars:
     bars_max = _BARS_MAX if is_integral else min(max(len(numbers) // 2, _BARS_MIN), _BARS_MOST)
     width = float(highs[-1] - lows[0]) / bars_max
     groups = _groups(lows, highs, width)
-    # Up to the next one a bar may be as wide as others are: nothing lies between. Else lonely buckets would be spikes.
-    ends = [min([max(float(highs[end - 1]), float(lows[start]) + width), *map(float, lows[end : end + 1])])
-            for start, end in groups]  # fmt: skip
+    ends = [_end(lows, highs, group, width) for group in groups]
     shown = [_bars(each, numbers, lows, groups, ends) for each in both]
     left_out = max(1 - sum(bar.share for bar in bars) for bars in shown if bars)
     return Bars(shown[0], shown[1] if len(shown) > 1 else (), left_out if left_out > 1e-9 else 0.0)
@@ -126,6 +124,18 @@ def _groups(lows: Any, highs: Any, width: float) -> list[tuple[int, int]]:
             groups.append((start, place))
             start = place
     return groups
+
+
+def _end(lows: Any, highs: Any, group: tuple[int, int], width: float) -> float:
+    """Returns where a bar ends: it may be as wide as others are, as nothing lies between it and the next one.
+
+    Else lonely buckets would be spikes, and bars that almost touch would have teeth between them.
+    """
+    start, end = group
+    wanted = max(float(highs[end - 1]), float(lows[start]) + width)
+    if end == len(lows):
+        return wanted
+    return float(lows[end]) if lows[end] <= wanted + width else wanted
 
 
 def _bars(

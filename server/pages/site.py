@@ -3,6 +3,7 @@
 import http
 import shlex
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from store.service import StoreService
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 _SIMILAR_MAX = 8
+_LIKENESS = 0.75
+"""From which share of equal characters on, as difflib counts them, a name is told."""
 
 SCREENS: dict[str, Callable[[Asked], Screen]] = {
     "": listing.catalogue,
@@ -144,16 +147,17 @@ class Site:
         return self._rendered(request, status, Screen("refusal.html", heading, values))
 
     def _similar(self, name: str) -> list[Entry]:
-        """Returns what a wrong name may have meant: entries that hold its words, else the longest of them."""
+        """Returns what a wrong name may have meant: entries that hold its words, and names that are spelled alike."""
         try:
             catalogue = self._service.catalogue()
         except RegistryUnavailable:
             return []
-        words = name.replace("_", " ").replace(":", " ").split()
-        for text in (" ".join(words), max(words, key=len, default="")):
-            if text and (found := catalogue.search(text)):
-                return found[:_SIMILAR_MAX]
-        return []
+        words = name[:PAGE_NAME_CHARS_MAX].replace("_", " ").replace(":", " ").split()
+        found = catalogue.search(" ".join(words)) if words else []
+        by_name = {entry.described.name: entry for entry in reversed(catalogue.entries)}
+        for text in (name[:PAGE_NAME_CHARS_MAX], *words):
+            found += [by_name[each] for each in get_close_matches(text, by_name, _SIMILAR_MAX, _LIKENESS)]
+        return list({id(entry): entry for entry in found}.values())[:_SIMILAR_MAX]
 
     def _rendered(self, request: PageRequest, status: int, screen: Screen) -> PageAnswer:
         try:
