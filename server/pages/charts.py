@@ -3,7 +3,7 @@
 Colours are names of the style sheet (`var(--current)`), so light and dark are its affair.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -160,9 +160,10 @@ def histogram(bars: Bars) -> dict[str, Any]:
     The height of a bar is its share by its width, so its area is the share: bars are of unequal width where buckets
     are.
     """
-    steps = [(edge, _height(bar)) for bar in _closed(bars.reference) for edge in (bar.low, bar.high)]
+    height_of = _heights(bars)
+    steps = [(edge, height_of(bar)) for bar in _closed(bars.reference) for edge in (bar.low, bar.high)]
     points = [{"x": edge, "y": height, "o": place} for place, (edge, height) in enumerate(steps)]
-    rectangles = [{"x": bar.low, "x2": bar.high, "y": _height(bar)} for bar in bars.current]
+    rectangles = [{"x": bar.low, "x2": bar.high, "y": height_of(bar)} for bar in bars.current]
     low = min((bar.low for bar in (*bars.current, *bars.reference)), default=0.0)
     high = max((bar.high for bar in (*bars.current, *bars.reference)), default=1.0)
     x_axis = {"title": None, "grid": False, "tickCount": 6, "format": _format(max(abs(low), abs(high)))}
@@ -200,9 +201,15 @@ def _format(magnitude: float) -> str:
     return ",.4~f" if magnitude >= 1e4 else ".4~f"
 
 
-def _height(bar: Bar) -> float:
-    width = bar.high - bar.low
-    return bar.share / width if width > 0 and np.isfinite(width) else bar.share
+def _heights(bars: Bars) -> Callable[[Bar], float]:
+    """Returns what gives the height of a bar: its share by its width, in units of the widest bar."""
+    widest = max((bar.high - bar.low for bar in (*bars.current, *bars.reference)), default=0.0)
+
+    def height(bar: Bar) -> float:
+        width = (bar.high - bar.low) / widest if widest else 0.0
+        return bar.share / width if width else bar.share
+
+    return height
 
 
 def _closed(bars: Sequence[Bar]) -> list[Bar]:

@@ -151,10 +151,12 @@ def numbers(values: list[float], **more: object) -> Numbers:
     import numpy as np
 
     found = np.array(values, float)
-    mean = float(found.mean()) if values else 0.0
+    with np.errstate(over="ignore"):
+        mean = float(found.mean()) if values else 0.0
+        squares = float(((found - mean) ** 2).sum())
     return Numbers(
-        Histogram.of(found), min(values, default=None), max(values, default=None), mean,
-        float(((found - mean) ** 2).sum()), all(value == int(value) for value in values), **more,
+        Histogram.of(found), min(values, default=None), max(values, default=None), mean, squares,
+        all(value == int(value) for value in values), **more,
     )  # fmt: skip
 
 
