@@ -27,6 +27,7 @@ def serve(connection: socket.socket, repo_path: Path) -> None:
             say(connection, Kind.END)
         except ConnectionError:
             return
+        maker.warm()
 
 
 def _received(connection: socket.socket) -> bytes | None:
@@ -50,6 +51,7 @@ class PageMaker:
         self._service = StoreService.open(repo_path)
         self._site = Site(self._service)
         self._refreshed = time.monotonic()
+        self._is_warm = False
 
     def answer(self, request: PageRequest) -> PageAnswer:
         """Returns the answer to a request; what nobody foresaw is told in the log and is a page, too."""
@@ -62,6 +64,12 @@ class PageMaker:
             traceback.print_exc()
             detail = f"internal error {type(error).__name__}; the server's log has more"
             return self._site.refusal(request, 500, detail)
+
+    def warm(self) -> None:
+        """Loads what draws charts, once a first page was answered: the next one most likely wants one."""
+        if not self._is_warm:
+            self._is_warm = True
+            self._site.warm()
 
     def _refresh(self) -> None:
         is_due = time.monotonic() - self._refreshed >= REGISTRY_REFRESH_SECONDS

@@ -12,7 +12,7 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from server.limits import PAGE_NAME_CHARS_MAX, PAGE_SUMMARY_CHARS_MAX
-from server.pages import api, assets, drift_page, listing, lookup_page, objects, shown, standing
+from server.pages import api, assets, charts, drift_page, listing, lookup_page, objects, shown, standing
 from server.pages.asked import Asked, Screen
 from server.pages.drawing import Drawing
 from server.pages.messages import PageAnswer, PageRequest
@@ -130,6 +130,10 @@ class Site:
         screen = SCREENS[request.page](asked)
         status = (request.facts.get("lookup") or {}).get("status", 200)
         return self._rendered(request, status, screen)
+
+    def warm(self) -> None:
+        """Draws a chart that nobody sees: the first one takes most of a second."""
+        self._drawing.chart(charts.histogram(charts.Bars((), ())), "")
 
     def refusal(self, request: PageRequest, status: int, detail: str) -> PageAnswer:
         """Returns what is said in the place of a page: why there is none, and how to go on."""
