@@ -18,7 +18,6 @@ from server.limits import GC_THRESHOLDS
 from server.metrics import Metrics
 from server.observe import Observe
 from server.openapi import describe
-from server.pages.client import PageProcess
 from server.retrieval.client import Retrievals
 from server.routes import api as api_routes
 from server.routes import api_monitoring, historical, login, materialize, online, operations, pages, push
@@ -58,9 +57,7 @@ def create_app(
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
-    retrievals = Retrievals(store)
-    page_process = PageProcess(retrievals.begin_pages)
-    state = api.state.larder = ServerState(store, metrics, retrievals, page_process, settings.tokens)
+    state = api.state.larder = ServerState(store, metrics, Retrievals(store), settings.tokens)
     metrics.monitor.now_us = store.clock.now_us
     store.on_round_trip(metrics.count_round_trip)
     store.on_logged(metrics.count_logged)

@@ -29,10 +29,14 @@ class ServerState:
     store: "StoreService"
     metrics: Metrics
     retrievals: Retrievals
-    pages: PageProcess
     tokens: TokenTable | None = None
+    pages: PageProcess = field(init=False)
     push_slots: Slots = field(default_factory=lambda: Slots("large pushes", PUSH_CONCURRENT_MAX))
     materialize_slots: Slots = field(default_factory=lambda: Slots("materializations", MATERIALIZE_CONCURRENT_MAX))
+
+    def __post_init__(self) -> None:
+        # Its process is forked from the zygote of retrievals.
+        object.__setattr__(self, "pages", PageProcess(self.retrievals.begin_pages))
 
     async def renew_gauges(self) -> None:
         """Renews the gauges that describe this worker; asks Redis, which may take as long as its deadline."""
