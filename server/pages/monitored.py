@@ -51,6 +51,9 @@ _MEASURES: Final[dict[str, str]] = {
 _POINTS_MAX: Final = 400
 """Runs in a chart of drift over time, the last ones: over a year of daily runs."""
 
+_SPANS_MAX: Final = 14
+"""Profiles that are looked through for one with rows, the latest first; two weeks of daily ones."""
+
 _NAMED_MAX: Final = 4
 
 
@@ -60,7 +63,7 @@ class Monitored:
     def __init__(self, repo_path: Path) -> None:
         self._profiles = ProfileFiles(repo_path)
         self._drifts = DriftFiles(repo_path)
-        self._newest: OrderedDict[Subject, tuple[dict[Span, int], SubjectProfile | None]] = OrderedDict()
+        self._kept: OrderedDict[Subject, tuple[tuple[dict[Span, int], int], SubjectProfile | None]] = OrderedDict()
         self._reports: tuple[Catalogue | None, float, list[DriftReport]] = (None, 0.0, [])
 
     @property
@@ -70,21 +73,35 @@ class Monitored:
 
     # --- profiles -----------------------------------------------------------------------------
 
-    def newest(self, subject: Subject) -> SubjectProfile | None:
-        """Returns the newest profile of a subject; read again only if there is another."""
-        spans = self._profiles.spans(subject)
-        kept = self._newest.get(subject)
-        if kept is None or kept[0] != spans:
-            kept = self._newest[subject] = spans, self._profiles.newest(subject) if spans else None
-            if len(self._newest) > PROFILES_KEPT_MAX:
-                self._newest.popitem(last=False)
-        self._newest.move_to_end(subject)
+    def current(self, subject: Subject) -> SubjectProfile | None:
+        """Returns the profile of a subject that the last drift report looked at, else the latest that has rows.
+
+        It is read again only if there is another profile or report.
+        """
+        report = self._drifts.latest(subject)
+        stamp = self._profiles.spans(subject), 0 if report is None else report.computed_us
+        kept = self._kept.get(subject)
+        if kept is None or kept[0] != stamp:
+            kept = self._kept[subject] = stamp, self._read(subject, stamp[0], report)
+            if len(self._kept) > PROFILES_KEPT_MAX:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(subject)
         return kept[1]
 
+    def _read(self, subject: Subject, spans: Iterable[Span], report: DriftReport | None) -> SubjectProfile | None:
+        if report is not None and (looked_at := self._profiles.merged(subject, report.span)) is not None:
+            return looked_at
+        for span in sorted(spans, key=lambda each: (each.end_us, each.start_us), reverse=True)[:_SPANS_MAX]:
+            for profile in reversed(self._profiles.read(subject, span)):
+                if profile.rows:
+                    return profile
+        # Of what seldom changes the last days are empty.
+        return self._profiles.merged(subject)
+
     def profiled(self, kind: str, name: str) -> dict[str, Any] | None:
-        """Returns the newest profile of a subject, a line for each column; None if there is none."""
+        """Returns the current profile of a subject, a line for each column; None if there is none."""
         subject = Subject(SubjectKind(kind), name)
-        profile = self.newest(subject)
+        profile = self.current(subject)
         if profile is None:
             return None
         report = self._drifts.latest(subject)
@@ -104,7 +121,7 @@ class Monitored:
         """Returns the distributions of a feature: in its source, as served, in training sets."""
         panels = []
         for subject, names in _subjects_of(asked.catalogue, feature):
-            profile = self.newest(subject)
+            profile = self.current(subject)
             found = None if profile is None else next((profile.columns[n] for n in names if n in profile.columns), None)
             if profile is not None and found is not None:
                 panels.append(self._panel(asked, subject, profile, found))
