@@ -84,7 +84,13 @@ def serious_faults(page: Page) -> list[tuple[str, list[str]]]:
     ]
 
 
-@pytest.mark.parametrize("name", ADDRESSES)
+SAMPLE = {"catalogue", "view", "feature", "texts", "service", "lineage", "freshness", "lookup", "hostile view"}
+"""Pages that the ordinary run looks at."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SAMPLE else [pytest.mark.long]) for name in ADDRESSES]
+)
 def test_a_page_is_readable_by_everybody(browser: Browser, pages: LiveServer, name: str) -> None:
     """Light on a desktop and dark on a phone: no fault that axe-core calls serious, and no scrolling sideways."""
     for size, scheme in ((DESKTOP, "light"), (PHONE, "dark")):
