@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from server.errors import answer, answer_to
+from server.errors import answer_to, refusal
 from server.guards import BodyGuard, HostGuard, QueryGuard, TokenGuard
 from server.limits import GC_THRESHOLDS
 from server.metrics import Metrics
 from server.observe import Observe
 from server.openapi import describe
 from server.retrieval.client import Retrievals
-from server.routes import api_monitoring, historical, materialize, online, operations, push
+from server.routes import api as api_routes
+from server.routes import api_monitoring, historical, login, materialize, online, operations, pages, push
 from server.settings import ServerSettings
 from server.state import ServerState
 from store.errors import LarderError
@@ -56,11 +57,11 @@ def create_app(
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
-    state = api.state.larder = ServerState(store, metrics, Retrievals(store))
+    state = api.state.larder = ServerState(store, metrics, Retrievals(store), settings.tokens)
     metrics.monitor.now_us = store.clock.now_us
     store.on_round_trip(metrics.count_round_trip)
     store.on_logged(metrics.count_logged)
-    for module in (online, historical, push, materialize, operations, api_monitoring):
+    for module in (online, historical, push, materialize, operations, api_routes, api_monitoring, pages, login):
         api.include_router(module.router)
     api.add_exception_handler(LarderError, _refused)
     api.add_exception_handler(HTTPException, _http_refused)
@@ -132,20 +133,21 @@ async def _lifespan(app: FastAPI, announce: Callable[[str], None]) -> AsyncItera
         gauges.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await gauges
+        state.pages.close()
         await state.retrievals.close()
         await state.store.close()
         # What is frozen is not collected at exit either, and DuckDB's binding reports it as leaked.
         gc.unfreeze()
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, LarderError)
-    return answer_to(error)
+    return answer_to(error, request.scope)
 
 
 async def _http_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405 and error.headers:
         detail = f"{request.url.path} does not take {request.method}; use {error.headers['Allow']}"
-        return answer(405, detail, error.headers)
-    return answer(error.status_code, error.detail, error.headers)
+        return refusal(request.scope, 405, detail, error.headers)
+    return refusal(request.scope, error.status_code, error.detail, error.headers)

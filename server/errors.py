@@ -7,6 +7,7 @@ import msgspec
 from starlette.responses import Response
 
 from server.limits import DETAIL_CHARS_MAX, UNAVAILABLE_RETRY_SECONDS
+from server.policy import policy_for
 from store import errors
 from store.errors import LarderError
 
@@ -74,14 +75,16 @@ def status_of(error: LarderError) -> int:
     return next(STATUS[ancestor] for ancestor in type(error).__mro__ if ancestor in STATUS)
 
 
-def answer_to(error: LarderError) -> Response:
-    """Returns the answer to an error that Larder raised on purpose."""
+def answer_to(error: LarderError, scope: "Scope | None" = None) -> Response:
+    """Returns the answer to an error that Larder raised on purpose; as a page, if the request was for one."""
     headers = {}
     if isinstance(error, _RETRY_LATER):
         headers["Retry-After"] = str(UNAVAILABLE_RETRY_SECONDS)
     if isinstance(error, errors.TooLarge):
         # The rest of a body may not have been read, so the connection cannot carry another request.
         headers["Connection"] = "close"
+    if scope is not None:
+        return refusal(scope, status_of(error), str(error), headers)
     return answer(status_of(error), str(error), headers)
 
 
@@ -105,4 +108,22 @@ async def refuse(
     scope: "Scope", receive: "Receive", send: "Send", status: int, detail: str, headers: Mapping[str, str] | None = None
 ) -> None:
     """Sends a refusal from a guard, in front of all handlers."""
-    await answer(status, detail, headers)(scope, receive, send)
+    await refusal(scope, status, detail, headers)(scope, receive, send)
+
+
+def refusal(scope: "Scope", status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Returns a refusal in the form that its reader expects: a page for people, JSON for all others."""
+    if is_for_people(scope):
+        from server.pages.plain import refusal_page
+
+        return refusal_page(status, detail, headers)
+    return answer(status, detail, headers)
+
+
+def is_for_people(scope: "Scope") -> bool:
+    """Whether a request is for a page; of a path that does not exist, whether it prefers HTML, as browsers do."""
+    policy = policy_for(scope["path"])
+    if policy is not None:
+        return policy.is_page
+    accepted = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+    return accepted.lstrip().lower().startswith(b"text/html")

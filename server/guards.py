@@ -5,17 +5,20 @@ In the order in which a request meets them: host, token, path, query, content ty
 
 import asyncio
 import re
+import time
 from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-from server.auth import TokenTable
+from server.auth import TokenEntry, TokenTable
 from server.errors import refuse
 from server.limits import BODY_SECONDS_MAX, BUSY_RETRY_SECONDS
-from server.policy import policy_for
+from server.policy import RoutePolicy, policy_for
+from server.sessions import cookie_of, find_login
 from store.errors import TooLarge, shown
 
 if TYPE_CHECKING:
@@ -75,8 +78,11 @@ class TokenGuard:
             return
         policy = policy_for(scope["path"])
         if self.tokens is not None and (policy is None or policy.scope is not None):
-            entry = self.tokens.find(_bearer(scope))
+            entry = self.tokens.find(_bearer(scope)) or self._logged_in(scope, policy)
             if entry is None:
+                if policy is not None and policy.is_page and scope["method"] == "GET":
+                    await _to_the_login(scope, receive, send)
+                    return
                 detail = "a valid token is needed; send it as 'Authorization: Bearer <token>'"
                 await refuse(scope, receive, send, 401, detail, {"WWW-Authenticate": _REALM})
                 return
@@ -92,6 +98,25 @@ class TokenGuard:
             await refuse(scope, receive, send, 404, f"no such path {shown(scope['path'])}; /docs lists them all")
             return
         await self.app(scope, receive, send)
+
+    def _logged_in(self, scope: "Scope", policy: RoutePolicy | None) -> TokenEntry | None:
+        """Returns the token by which a person has logged in to the pages, where that counts: pages, and reads."""
+        if policy is None or not policy.takes_cookie or not (policy.is_page or scope["method"] == "GET"):
+            return None
+        cookie = cookie_of(headers_named(scope, b"cookie"))
+        assert self.tokens is not None
+        entry = find_login(self.tokens, cookie, time.time()) if cookie else None
+        if entry is not None:
+            scope["larder.user"] = entry.name
+        return entry
+
+
+async def _to_the_login(scope: "Scope", receive: "Receive", send: "Send") -> None:
+    """Sends a person to the login, from which they come back."""
+    query = scope["query_string"].decode("latin-1")
+    wanted = scope["path"] + (f"?{query}" if query else "")
+    headers = {"Location": f"/login?{urlencode({'next': wanted})}", "Cache-Control": "no-store"}
+    await Response(status_code=303, headers=headers)(scope, receive, send)
 
 
 class QueryGuard:

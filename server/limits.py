@@ -112,3 +112,58 @@ TOKEN_BYTES_MAX = 512
 
 TOKENS_MAX = 1_000
 """Entries of a tokens file: all are compared for every request, 0.3 microseconds each."""
+
+PAGE_SECONDS_MAX = 60.0
+"""How long a page may take: the first one waits until a server that has just started has loaded
+Feast, which takes five seconds, and half a minute on a machine that is busy."""
+
+PAGES_WAITING_MAX = 32
+"""Pages that one worker has under way: each takes some 20 ms, so whoever waits longest waits a second."""
+
+PAGES_IDLE_SECONDS = 600.0
+"""How long a page process is kept without a page being asked for: it holds 100 to 200 MB."""
+
+PAGE_TEXT_CHARS_MAX = 20_000
+"""Of one text on a page: descriptions and functions that people read are shorter."""
+
+PAGE_NAME_CHARS_MAX = 200
+"""Of a name on a page; the name itself, in links and code, stays whole."""
+
+PAGE_SUMMARY_CHARS_MAX = 300
+"""Of a description in a list, three lines or so; the object's own page has more of it."""
+
+PAGE_ROWS_MAX = 100
+"""Lines of one page of the catalogue: a few screens, in 20 ms."""
+
+PAGE_FEATURES_MAX = 1_000
+"""Features of one view or service on its page, and in code to copy."""
+
+PAGE_QUERY_CHARS_MAX = 200
+"""Of a search: nobody types more, and each word costs a look at every entry."""
+
+LINEAGE_NODES_MAX = 400
+"""Nodes of one picture: a hundred views with their sources and services; beyond it, what is nearest."""
+
+CHARTS_KEPT_MAX = 256
+"""Charts that a page process keeps drawn, some 20 KB each: drawing one takes 30 ms."""
+
+FORM_BODY_BYTES_MAX = 128 * 1024
+"""A form: the names of the most features that one lookup takes, and a key."""
+
+LOGIN_BODY_BYTES_MAX = 8 * 1024
+"""The form that logs a person in: a token, and the address of the page to go on with."""
+
+FORM_FIELDS_MAX = 1_000
+"""Fields of a form: a key of more columns than anybody fills in."""
+
+LOGIN_SECONDS = 12 * 3_600
+"""How long a login to the pages lasts: a working day. A token that is taken away ends it at once."""
+
+API_ENTRIES_MAX = 1_000
+"""Entries of one answer of the catalogue as JSON; `offset` gives those beyond it."""
+
+PROFILES_KEPT_MAX = 64
+"""Profiles that a page process keeps read: one of a hundred features takes half a megabyte."""
+
+DRIFT_KEPT_SECONDS = 10.0
+"""How old the list of drift reports may be that the first page shows: reading all of them takes a file a subject."""

@@ -93,7 +93,7 @@ class Observe:
     def _account(self, scope: "Scope", status: int, seconds: float) -> None:
         # Paths and methods that clients make up must not become labels: each would be a new time series.
         path = scope["path"] if policy_for(scope["path"]) is not None else "other"
-        path = "/docs-assets" if path.startswith("/docs-assets/") else path
+        path = next((prefix for prefix in ("/docs-assets", "/static") if path.startswith(f"{prefix}/")), path)
         method = scope["method"] if scope["method"] in {"GET", "POST"} else "other"
         self.metrics.count_request(path, method, status, seconds)
         if self.has_access_log:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
+from server.auth import TokenTable
 from server.limits import GAUGE_SECONDS, MATERIALIZE_CONCURRENT_MAX, PUSH_CONCURRENT_MAX
 from server.metrics import Metrics
+from server.pages.client import PageProcess
 from server.retrieval.client import Retrievals
 from server.threads import Slots
 from store.errors import LarderError
@@ -27,8 +29,14 @@ class ServerState:
     store: "StoreService"
     metrics: Metrics
     retrievals: Retrievals
+    tokens: TokenTable | None = None
+    pages: PageProcess = field(init=False)
     push_slots: Slots = field(default_factory=lambda: Slots("large pushes", PUSH_CONCURRENT_MAX))
     materialize_slots: Slots = field(default_factory=lambda: Slots("materializations", MATERIALIZE_CONCURRENT_MAX))
+
+    def __post_init__(self) -> None:
+        # Its process is forked from the zygote of retrievals.
+        object.__setattr__(self, "pages", PageProcess(self.retrievals.begin_pages))
 
     async def renew_gauges(self) -> None:
         """Renews the gauges that describe this worker; asks Redis, which may take as long as its deadline."""

@@ -182,6 +182,7 @@ AUDIT_DIFFERENCES_MAX = 10_000
 
 ERASURES_KEPT_MAX = 10_000
 """Erasures that a repo remembers, 200 bytes each: when they were and by which join keys, and no values."""
+
 # --- row-level transformations ------------------------------------------------------------------
 TRANSFORM_ROWS_AT_ONCE = 65_536
 """Rows handed to a view's function at a time: enough that calls cost nothing beside the work, some 50 MB as pandas."""
@@ -340,6 +341,29 @@ PROFILE_SAMPLES_AT_ONCE = 1_000_000
 PROFILE_NAME_CHARACTERS_MAX = 120
 """Of a subject's name in the name of its folder, escaped; a longer one is told apart by a digest of all of it."""
 
+FRESHNESS_KEPT_SECONDS = 15.0
+"""How long a reading of all views' freshness is told before there is a new one: many pages and scrapes cost one."""
+
+FRESHNESS_PAUSE_SHARE = 20
+"""After a reading so many times as long passes until the next as a core was busy with it: it has a twentieth of one at
+most, in a repo of thousands of files too."""
+
+FRESHNESS_VIEWS_AT_ONCE = 500
+"""Views whose newest events are asked of Redis in one command, a fraction of a millisecond of its time."""
+
+FRESHNESS_SCAN_ROWS_MAX = 20_000_000
+"""Rows of one source whose event times are read because footers do not tell: about a second of one core, and then
+kept. The files of a larger source are to tell."""
+
+FRESHNESS_BATCH_ROWS = 131_072
+"""Rows whose event times are read at a time: a megabyte."""
+
+AUDITS_KEPT = 20
+"""Reports of audits that are kept: of the longest, with 10,000 differences each, some 100 MB."""
+
+AUDIT_BYTES_MAX = 64 * 1024 * 1024
+"""One kept report; ten times what 10,000 differences take. A larger file is none of ours, and is not read."""
+
 # --- registry -----------------------------------------------------------------------------------
 REGISTRY_REFRESH_SECONDS = 2.0
 """How often a server looks whether the registry has changed: one stat of a file, or one read where there is none."""
@@ -384,26 +408,6 @@ WEBHOOK_ALARMS_MAX = 50
 DRIFT_CELLS_SHOWN_MAX = 30
 """Categories of a feature that a report of drift lists one by one, those that differ most; the others are summed."""
 
-# --- monitoring ---------------------------------------------------------------------------------
-FRESHNESS_KEPT_SECONDS = 15.0
-"""How long a reading of all views' freshness is told before there is a new one: many pages and scrapes cost one."""
-
-FRESHNESS_PAUSE_SHARE = 20
-"""After a reading so many times as long passes until the next as a core was busy with it: it has a twentieth of one at
-most, in a repo of thousands of files too."""
-
-FRESHNESS_VIEWS_AT_ONCE = 500
-"""Views whose newest events are asked of Redis in one command, a fraction of a millisecond of its time."""
-
-FRESHNESS_SCAN_ROWS_MAX = 20_000_000
-"""Rows of one source whose event times are read because footers do not tell: about a second of one core, and then
-kept. The files of a larger source are to tell."""
-
-FRESHNESS_BATCH_ROWS = 131_072
-"""Rows whose event times are read at a time: a megabyte."""
-
-AUDITS_KEPT = 20
-"""Reports of audits that are kept: of the longest, with 10,000 differences each, some 100 MB."""
-
-AUDIT_BYTES_MAX = 64 * 1024 * 1024
-"""One kept report; ten times what 10,000 differences take. A larger file is none of ours, and is not read."""
+# --- the catalogue ------------------------------------------------------------------------------
+CATALOGUE_QUERY_WORDS_MAX = 10
+"""Words of a search: each is looked for in every entry, and nobody types more."""

@@ -14,7 +14,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 
 from server.limits import BUSY_RETRY_SECONDS, HISTORICAL_BODIES_BYTES_MAX, ZYGOTE_END_SECONDS
-from server.retrieval.messages import MESSAGE_BYTES_MAX, Death, Kind, Order, Refusal
+from server.retrieval.messages import MESSAGE_BYTES_MAX, Death, Kind, Order, PagesOrder, Refusal
 from server.retrieval.places import Places
 from server.retrieval.spool import Body, Spool
 from store import errors
@@ -170,6 +170,19 @@ class Retrievals:
             theirs.close()
             os.close(place)
         return Retrieval(ours)
+
+    def begin_pages(self) -> socket.socket:
+        """Has a process for pages forked; returns the socket to it, which ends that process when it is closed."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._send(msgspec.json.encode(PagesOrder()), [theirs.fileno()])
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        return ours
 
     def _full(self, headers: dict[str, str]) -> HTTPException:
         return HTTPException(

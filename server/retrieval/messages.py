@@ -30,7 +30,7 @@ class Kind(IntEnum):
     DIED = 5  # a `Death`, sent by the zygote in the child's place
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(msgspec.Struct, frozen=True, tag="retrieval"):
     """One retrieval to be done: the kind of body, the form of answer, and what a body that is no JSON cannot say."""
 
     content_type: str
@@ -41,15 +41,29 @@ class Order(msgspec.Struct, frozen=True):
     filter_by_created_timestamp: bool = False
 
 
+class PagesOrder(msgspec.Struct, frozen=True, tag="pages"):
+    """A process that makes web pages until nobody listens any more (`server.pages.process`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An order with its descriptors; `registry` is None where the repo's settings name one that is no file."""
+    """An order with its descriptors; `registry` is None where the repo's settings name one that is no file.
 
-    order: Order
+    An order for pages comes with its socket alone.
+    """
+
+    order: Order | PagesOrder
     answer: socket.socket
-    place: int
-    body: int
-    registry: int | None
+    place: int | None = None
+    body: int | None = None
+    registry: int | None = None
+
+    @classmethod
+    def of(cls, message: bytes, descriptors: list[int]) -> "Task":
+        """Returns what was ordered."""
+        order: Order | PagesOrder = msgspec.json.decode(message, type=Order | PagesOrder)
+        answer, *others = descriptors
+        return cls(order, socket.socket(fileno=answer), *others)
 
     def close(self) -> None:
         """Closes all descriptors of this process."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 from server.errors import feast_status_of
 from server.retrieval.bodies import request_of
 from server.retrieval.memory import bounded
-from server.retrieval.messages import Kind, Refusal, Task, pieces, say
+from server.retrieval.messages import Kind, Order, Refusal, Task, pieces, say
 from server.retrieval.places import give_back, make_folder
 from server.tables import FORMATS, batch_rows
 from store import errors
@@ -37,6 +37,7 @@ class Workshop:
 
     def work(self, task: Task) -> None:
         """Does one order and says how it went; changes the settings, so it is for one call in a process."""
+        assert task.place is not None, "a retrieval has a place"
         try:
             self._answer(task)
             last, content = Kind.END, b""
@@ -52,6 +53,9 @@ class Workshop:
             say(task.answer, last, content)
 
     def _answer(self, task: Task) -> None:
+        assert isinstance(task.order, Order)
+        assert task.place is not None
+        assert task.body is not None
         form = next(form for form in FORMATS if form.media_type == task.order.accept)
         with bounded():
             request = request_of(task.order, _content(task.body))

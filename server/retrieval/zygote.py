@@ -20,7 +20,7 @@ import msgspec
 
 from server.limits import RETRIEVAL_NICENESS, RETRIEVAL_OOM_SCORE
 from server.logs import configure_logs
-from server.retrieval.messages import FOLLOWED_DESCRIPTORS, MESSAGE_BYTES_MAX, Death, Kind, Order, Task, say
+from server.retrieval.messages import FOLLOWED_DESCRIPTORS, MESSAGE_BYTES_MAX, Death, Kind, PagesOrder, Task, say
 from server.retrieval.places import Places, clear_if_held
 from store.limits import HISTORICAL_CONCURRENT_MAX
 
@@ -81,9 +81,7 @@ class Zygote:
             return False
         if not message:
             return False
-        answer, place, body, *registry = descriptors
-        order = msgspec.json.decode(message, type=Order)
-        task = Task(order, socket.socket(fileno=answer), place, body, registry[0] if registry else None)
+        task = Task.of(message, descriptors)
         parent = os.getpid()
         child = os.fork()
         if not child:
@@ -133,7 +131,8 @@ class Zygote:
         if status:
             # One that ended by itself has given its place back; to hold that again, if only to look, would keep
             # the next retrieval from it.
-            clear_if_held(task.place)
+            if task.place is not None:
+                clear_if_held(task.place)
             code = os.waitstatus_to_exitcode(status)
             death = Death(signal=max(-code, 0), exit_code=max(code, 0))
             task.answer.setblocking(False)
@@ -183,7 +182,17 @@ def main(control_descriptor: str, repo_path: str, places_folder: str) -> None:
     # The collector would touch, and so copy, every page that children share.
     gc.collect()
     gc.freeze()
-    Zygote(control, workshop.work).serve()
+
+    def work(task: Task) -> None:
+        if isinstance(task.order, PagesOrder):
+            # Nobody who asks for no page pays for what makes them.
+            from server.pages.process import serve
+
+            serve(task.answer, Path(repo_path))
+        else:
+            workshop.work(task)
+
+    Zygote(control, work).serve()
     # What is frozen is not collected at exit, and DuckDB's binding would report it as leaked.
     os._exit(0)
 

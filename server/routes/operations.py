@@ -1,7 +1,7 @@
 """What operators and browsers ask of a server: is it alive, is it ready, how is it doing, what does it take."""
 
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -13,7 +13,7 @@ from server.limits import UNAVAILABLE_RETRY_SECONDS
 from server.metrics import CONTENT_TYPE
 from server.openapi import json_answer
 from server.policy import JSON
-from server.state import state_of
+from server.state import ServerState, state_of
 from store.errors import RegistryUnavailable
 
 if TYPE_CHECKING:
@@ -46,7 +46,16 @@ async def ready(request: Request) -> Response:
     A registry that has broken is told and does not count as long as the last good one serves. Also told is a clock
     that is not the system's, and partitions of the event log without a worker.
     """
-    store = state_of(request).store
+    report, reasons = await ready_report(state_of(request))
+    if not reasons:
+        return Response(msgspec.json.encode(report), media_type=JSON)
+    headers = {"Retry-After": str(UNAVAILABLE_RETRY_SECONDS)}
+    return Response(msgspec.json.encode({**report, "detail": "; ".join(reasons)}), 503, headers, JSON)
+
+
+async def ready_report(state: ServerState) -> tuple[dict[str, Any], list[str]]:
+    """Returns how a server stands, and why it cannot answer lookups; no reasons if it can."""
+    store = state.store
     readiness = await store.readiness()
     report = {
         "ready": readiness.is_ready,
@@ -70,11 +79,8 @@ async def ready(request: Request) -> Response:
             "note": readiness.clock_note,
         },
     }
-    if readiness.is_ready:
-        return Response(msgspec.json.encode(report), media_type=JSON)
     reasons = [reason for reason in (readiness.registry_problem, readiness.online_store_problem) if reason]
-    headers = {"Retry-After": str(UNAVAILABLE_RETRY_SECONDS)}
-    return Response(msgspec.json.encode({**report, "detail": "; ".join(reasons)}), 503, headers, JSON)
+    return report, [] if readiness.is_ready else reasons
 
 
 def _registry_version(store: "StoreService") -> str | None:

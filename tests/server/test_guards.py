@@ -37,15 +37,15 @@ def call(live: LiveServer, path: str, token: str | None) -> httpx.Response:
     return live.get(path, headers=headers) if path in READ_PATHS else live.post(path, {}, headers=headers)
 
 
-def test_every_path_but_health_has_a_scope() -> None:
-    assert {path for path, policy in POLICIES.items() if policy.scope is None} == {"/health"}
+def test_every_path_but_health_and_the_login_has_a_scope() -> None:
+    assert {path for path, policy in POLICIES.items() if policy.scope is None} == {"/health", "/login", "/logout"}
     assert all(str(policy_for(path).scope) == scope for path, scope in SCOPES.items())
 
 
 def test_every_route_is_in_the_policy_table() -> None:
-    from server.routes import historical, materialize, online, operations, push
+    from server.routes import api, historical, login, materialize, online, operations, pages, push
 
-    for module in (historical, materialize, online, operations, push):
+    for module in (api, historical, login, materialize, online, operations, pages, push):
         for route in module.router.routes:
             assert policy_for(route.path.replace("{name}", "x")) is not None, route.path
 

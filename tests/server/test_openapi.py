@@ -17,7 +17,8 @@ from tests.redis_servers import free_port
 from tests.server.conftest import TOKENS
 from tests.server.live import NOW, LiveServer, copy_repo, serving
 
-PATHS = set(POLICIES) - {"/docs", "/openapi.json"}
+# The document is for programs, and pages are for people.
+PATHS = {path for path, policy in POLICIES.items() if not policy.is_page} - {"/docs", "/openapi.json"}
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
 Judge = Callable[[Any, Any], None]
 
