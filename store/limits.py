@@ -247,6 +247,10 @@ READ_ENTRIES_MAX = 500
 READ_BYTES_MAX = 16 * 1024 * 1024
 """Bytes of all partitions read together, from which on fewer entries are read the next time."""
 
+TOGETHER_BYTES_MAX = 256 * 1024
+"""Bytes of entries whose partitions are applied in the same round trips: some thousand events, a few milliseconds of
+Redis' time; larger ones are applied one partition after the other, as the round trips do not matter then."""
+
 READ_BLOCK_MS = 250
 """How long a worker waits for an entry before it looks after leases and landing."""
 

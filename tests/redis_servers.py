@@ -17,7 +17,7 @@ import redis
 
 from store.online.embedded_settings import find_redis_server
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

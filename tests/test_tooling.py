@@ -3,12 +3,12 @@
 import ast
 import fcntl
 import importlib.util
+import io
 import os
 import re
 import subprocess
 import sys
 import threading
-import time
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+
+from tests.redis_servers import poll_until
 
 TARGETS = ("demo", "test", "test-all", "serve", "check")
 # Where this project was written or is checked: never part of it. Split up, so that this line is no finding itself.
@@ -293,8 +295,11 @@ def test_a_python_without_pip_and_ensurepip_says_what_to_install(
         setup_module.install(tmp_path / "requirements", "", tmp_path)
 
 
-def test_a_second_setup_waits_for_the_first(setup_module: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_setup_waits_for_the_first(setup_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     entered = threading.Event()
+    # What is captured is emptied when it is read, and what another thread says in that instant would be lost.
+    told = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", told)
 
     def second() -> None:
         with setup_module.exclusive(setup_module.ROOT / ".venv.lock"):
@@ -304,13 +309,9 @@ def test_a_second_setup_waits_for_the_first(setup_module: ModuleType, capsys: py
         fcntl.flock(held, fcntl.LOCK_EX)
         thread = threading.Thread(target=second)
         thread.start()
-        said = ""
-        deadline = time.monotonic() + 10
-        while "waiting for it" not in said and time.monotonic() < deadline:
-            said += capsys.readouterr().err
-        assert "waiting for it" in said
+        poll_until(lambda: "waiting for it" in told.getvalue(), what="it says that it waits")
         assert not entered.is_set()
-    thread.join(timeout=10)
+    thread.join(timeout=60)
     assert entered.is_set()
 
 

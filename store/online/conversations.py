@@ -12,7 +12,7 @@ that missed a row.
 """
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from hashlib import sha1
@@ -30,6 +30,7 @@ from store.online.commands import Command, RowReads
 from store.online.newest import forget_newest, raise_newest
 
 Result = TypeVar("Result")
+Topic = TypeVar("Topic")
 Conversation = Generator[Sequence[Command], list[Any], Result]
 SlotOf = Callable[[bytes], int]
 
@@ -98,6 +99,37 @@ def script(name: str) -> tuple[str, str]:
 def ask_generations(project: str, views: tuple[str, ...]) -> Command:
     """Returns the command that asks which generations of some views are in force."""
     return ("HMGET", keys.views_key(project), *(keys.generation_field(view) for view in views))
+
+
+def together(conversations: Mapping[Topic, Conversation[Any]]) -> Conversation[dict[Topic, Exception | None]]:
+    """Holds several conversations in the same round trips, which are as many as the longest of them has.
+
+    What is wrong with one of them is no business of the others: each goes on to its end. Where a batch itself fails, it
+    fails for all.
+
+    Returns:
+        What each of them raised, None where it came to its end.
+    """
+    raised: dict[Topic, Exception | None] = {}
+    replies: dict[Topic, Any] = dict.fromkeys(conversations)
+    try:
+        while replies:
+            said: dict[Topic, Sequence[Command]] = {}
+            for topic, reply in replies.items():
+                try:
+                    said[topic] = conversations[topic].send(reply)
+                except StopIteration:
+                    raised[topic] = None
+                except Exception as error:  # noqa: BLE001 - the caller is told, and knows what may be wrong
+                    raised[topic] = error
+            if not said:
+                break
+            answers = iter((yield [command for commands in said.values() for command in commands]))
+            replies = {topic: list(islice(answers, len(commands))) for topic, commands in said.items()}
+    finally:
+        for conversation in conversations.values():
+            conversation.close()
+    return raised
 
 
 def try_reading(project: str) -> Conversation[None]:

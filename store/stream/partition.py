@@ -29,6 +29,7 @@ from store.kernel.windows import input_columns
 from store.limits import TRIM_ENTRIES_MAX
 from store.offline.accepted_events import accepted_rows
 from store.offline.row_transformations import RowTransformation
+from store.online.conversations import Conversation
 from store.online.dead_letters import DeadLetter
 from store.online.stream_log import PartitionState, Raw, advance
 from store.online.stream_owners import Owner
@@ -77,7 +78,7 @@ class PartitionRun:
 
     # --- reading ------------------------------------------------------------------------------
 
-    def take(self, entries: Sequence[Raw]) -> None:
+    def take(self, entries: Sequence[Raw]) -> Conversation[None]:
         """Does all that some entries ask for, the next ones after those taken before, and records the place.
 
         After an error this run is over: another one begins at the place that was recorded last.
@@ -95,16 +96,16 @@ class PartitionRun:
             if isinstance(said, Events):
                 pending.append((entry_id, said))
             elif isinstance(said, Line):
-                self._work(pending)
+                yield from self._work(pending)
                 pending = []
                 self._pass_line(entry_id, said)
             self._processed = entry_id
             if isinstance(said, Line):
-                self.record()
-        self._work(pending)
+                yield from self.record()
+        yield from self._work(pending)
         if entries:
             self.cursor = entries[-1][0]
-            self.record()
+            yield from self.record()
 
     def _decoded(self, entry_id: int, content: bytes) -> Events | Line | None:
         try:
@@ -113,7 +114,7 @@ class PartitionRun:
             self._bury_entry(entry_id, "", repr(content), str(error))
             return None
 
-    def _work(self, pending: Sequence[tuple[int, Events]]) -> None:
+    def _work(self, pending: Sequence[tuple[int, Events]]) -> Conversation[None]:
         """Applies, passes on and queues the rows of entries; entries that were dealt with before are left out."""
         fresh = [entry for entry in pending if entry[0] > min(self.state.applied, self.state.landed)]
         by_source: dict[str, list[tuple[int, Events]]] = {}
@@ -129,9 +130,9 @@ class PartitionRun:
                 self._bury_entries(entries, f"push source {push_source!r} feeds no feature view any more")
                 continue
             for rows in runs_of(entries):
-                self._work_on_rows(route, rows)
+                yield from self._work_on_rows(route, rows)
 
-    def _work_on_rows(self, route: Route, rows: LoggedRows) -> None:
+    def _work_on_rows(self, route: Route, rows: LoggedRows) -> Conversation[None]:
         try:
             table = table_of(self._context.schema(rows.events.schema_tag), rows.events.columns)
         except _POISON as error:
@@ -145,7 +146,7 @@ class PartitionRun:
             done_id = min(self.state.applied, self.state.landed) if is_kept else self.state.applied
             applied = [place for place, event in enumerate(rows.ids) if event > done_id]
             try:
-                self._apply_rows(route, rows, table, applied)
+                yield from self._apply_rows(route, rows, table, applied)
             except (OnlineStoreError, RegistryUnavailable):
                 raise
             except Exception as error:  # noqa: BLE001 - the edge of stream messages: they must stop nothing
@@ -162,11 +163,11 @@ class PartitionRun:
 
     # --- applying -----------------------------------------------------------------------------
 
-    def _apply_rows(self, route: Route, rows: LoggedRows, table: pa.Table, places: list[int]) -> None:
+    def _apply_rows(self, route: Route, rows: LoggedRows, table: pa.Table, places: list[int]) -> Conversation[None]:
         if not places:
             return
         here = rows.events.entity_set
-        self._apply_set(route, here, rows, table, places)
+        yield from self._apply_set(route, here, rows, table, places)
         if rows.events.line_ids is not None:
             return
         for entity_set in route.other_sets(here):
@@ -175,7 +176,7 @@ class PartitionRun:
             targets = by_partition(chosen, self._context.log.partitions)
             own = [places[number] for number in targets.pop(self.partition, ())]
             if own:
-                self._apply_set(route, entity_set, rows, table, own)
+                yield from self._apply_set(route, entity_set, rows, table, own)
             for target, numbers in sorted(targets.items()):
                 sent = [places[number] for number in numbers]
                 self._forwarder.forward(target, rows.events._replace(entity_set=entity_set), rows.line_ids, sent)
@@ -198,7 +199,7 @@ class PartitionRun:
 
     def _apply_set(
         self, route: Route, entity_set: EntitySet, rows: LoggedRows, table: pa.Table, places: list[int]
-    ) -> None:
+    ) -> Conversation[None]:
         views = route.views_of(entity_set)
         if not views:
             return
@@ -209,7 +210,9 @@ class PartitionRun:
                 events = events_as_they_are(view, rows, table, places, keys, times)
             else:
                 events = self._events_that_come_out(view.transformation, route, rows, table, places, keys)
-            failed = self._apply_view(view, events, lambda event: rows.ids.index(event.log_id), (route, table))
+            failed = yield from self._apply_view(
+                view, events, lambda event: rows.ids.index(event.log_id), (route, table)
+            )
             if view.name in self._context.logged_views:
                 self._keep(view, rows, table, events, failed)
 
@@ -264,16 +267,16 @@ class PartitionRun:
 
     def _apply_view(
         self, view: StreamedView, events: dict[bytes, list[StreamEvent]], place_of: Any, origin: tuple[Route, pa.Table]
-    ) -> set[int]:
+    ) -> Conversation[set[int]]:
         """Applies the events of a view; where one cannot be applied, the others are. Returns the ids of those."""
         failed: set[int] = set()
         try:
-            self._say_events(view, events)
+            yield from self._said_events(view, events)
         except _POISON:
             for key, of_key in events.items():
                 for event in of_key:
                     try:
-                        self._say_events(view, {key: [event]})
+                        yield from self._said_events(view, {key: [event]})
                     except _POISON as error:
                         route, table = origin
                         reason = f"feature view {view.name!r} cannot take it: {error}"
@@ -281,9 +284,9 @@ class PartitionRun:
                         failed.add(event.log_id)
         return failed
 
-    def _say_events(self, view: StreamedView, events: dict[bytes, list[StreamEvent]]) -> None:
+    def _said_events(self, view: StreamedView, events: dict[bytes, list[StreamEvent]]) -> Conversation[int]:
         context = self._context
-        conversation = apply_stream(
+        return apply_stream(
             context.knowledge,
             view.definition,
             events,
@@ -292,7 +295,6 @@ class PartitionRun:
             key_ttl_seconds=context.key_ttl_seconds,
             slot_of=context.session.slot_of(),
         )
-        context.session.hold(conversation)
 
     # --- lines and the place --------------------------------------------------------------------
 
@@ -306,12 +308,12 @@ class PartitionRun:
         if said.view:
             self._lines[said.view] = max(line, self._lines.get(said.view, 0))
 
-    def landed(self) -> None:
+    def landed(self) -> Conversation[None]:
         """Takes note that all rows that were queued have landed, and records it."""
         if self._queued_rows or self._has_kept:
-            self.record()
+            yield from self.record()
 
-    def record(self) -> None:
+    def record(self) -> Conversation[None]:
         """Records the place, and takes out of the log what is behind it.
 
         Raises:
@@ -332,9 +334,9 @@ class PartitionRun:
         if is_landed:
             self._queued_rows = 0
             self._has_kept = False
-        self._say_place(before)
+        yield from self._say_place(before)
 
-    def _say_place(self, before: PartitionState) -> None:
+    def _say_place(self, before: PartitionState) -> Conversation[None]:
         state, context = self.state, self._context
         fields = {
             "applied": state.applied,
@@ -348,9 +350,7 @@ class PartitionRun:
             trim_to, size = self._trimmable(min(state.applied, state.landed))
             done_bytes += size
             fields["done_bytes"] = done_bytes
-            context.session.hold(
-                advance(context.log, self.partition, self.owner.token, fields, trim_to)
-            )  # fmt: skip
+            yield from advance(context.log, self.partition, self.owner.token, fields, trim_to)
             if trim_to is None or not self._read or self._read[0][0] > min(state.applied, state.landed):
                 break
         self.state = replace(state, done_bytes=done_bytes)

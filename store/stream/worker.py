@@ -2,13 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 
 from store.errors import LarderError, OutOfSpace, OwnershipLost, SourceError
-from store.limits import LAND_RETRY_SECONDS, READ_BLOCK_MS, READ_BYTES_MAX, READ_ENTRIES_MAX
+from store.limits import LAND_RETRY_SECONDS, READ_BLOCK_MS, READ_BYTES_MAX, READ_ENTRIES_MAX, TOGETHER_BYTES_MAX
+from store.online.conversations import Conversation, together
 from store.online.stream_log import Raw, read_entries, read_states, wait_entries
 from store.online.stream_owners import Owner
 from store.stream.context import StreamContext
@@ -69,9 +69,8 @@ class Partitions:
             size = sum(len(content) for entries in read.values() for _, content in entries)
             # Entries may be as large as a row; after large ones fewer are read.
             self._count = min(2 * self._count, READ_ENTRIES_MAX) if size < READ_BYTES_MAX else max(1, self._count // 4)
-        for partition, entries in read.items():
-            if entries and partition in self.runs:
-                self._attempt(partition, partial(_take, entries))
+        for group in _groups(read):
+            self._attempt({p: self.runs[p].take(entries) for p, entries in group.items() if p in self.runs})
         if self._landing.due_in_seconds() <= 0 and time.monotonic() >= self._land_at:
             self._land()
         return any(read.values())
@@ -86,21 +85,29 @@ class Partitions:
             after = {partition: run.cursor for partition, run in self.runs.items()}
             self._context.session.hold(wait_entries(self._context.log, after, inboxes, block_ms))
 
-    def _attempt(self, partition: int, work: Callable[[PartitionRun], None]) -> None:
-        """Does some work of a partition; where it fails it begins anew a little later, or ends."""
+    def _attempt(self, works: Mapping[int, Conversation[None]]) -> None:
+        """Does some work of partitions in the same round trips; one where it fails begins anew, or ends."""
+        raised: dict[int, Exception | None]
         try:
-            work(self.runs[partition])
-        except OwnershipLost as lost:
-            _log.info("partition taken over by another worker", partition=partition, detail=str(lost))
+            raised = self._context.session.hold(together(works))
+        except Exception as failure:  # noqa: BLE001 - the edge of streams: told of each of them, and done again
+            raised = dict.fromkeys(works, failure)
+        for partition, error in raised.items():
+            if error is not None:
+                self._fail(partition, error)
+
+    def _fail(self, partition: int, error: Exception) -> None:
+        if isinstance(error, OwnershipLost):
+            _log.info("partition taken over by another worker", partition=partition, detail=str(error))
             self._drop(partition)
-        except Exception as error:  # noqa: BLE001 - the edge of a stream: told, and done again
-            is_foreseen = isinstance(error, LarderError)
-            _log.warning(
-                "partition begins anew", partition=partition, error=str(error), exc_info=None if is_foreseen else error
-            )
-            self._is_broken[partition] = self.runs[partition].owner
-            self._drop(partition)
-            self._retry_at = time.monotonic() + _RETRY_SECONDS
+            return
+        is_foreseen = isinstance(error, LarderError)
+        _log.warning(
+            "partition begins anew", partition=partition, error=str(error), exc_info=None if is_foreseen else error
+        )
+        self._is_broken[partition] = self.runs[partition].owner
+        self._drop(partition)
+        self._retry_at = time.monotonic() + _RETRY_SECONDS
 
     def _begin_anew(self) -> None:
         if self._is_broken and time.monotonic() >= self._retry_at:
@@ -117,12 +124,23 @@ class Partitions:
         except (SourceError, OutOfSpace) as error:
             _log.error("rows cannot land", error=str(error))
             self._land_at = time.monotonic() + LAND_RETRY_SECONDS
-        for partition in list(self.runs):
-            self._attempt(partition, PartitionRun.landed)
+        self._attempt({partition: run.landed() for partition, run in self.runs.items()})
 
 
-def _take(entries: Sequence[Raw], run: PartitionRun) -> None:
-    run.take(entries)
+def _groups(read: Mapping[int, Sequence[Raw]]) -> Iterator[dict[int, Sequence[Raw]]]:
+    """Yields the partitions that have entries, those together whose entries are small together."""
+    group: dict[int, Sequence[Raw]] = {}
+    room = TOGETHER_BYTES_MAX
+    for partition, entries in read.items():
+        size = sum(len(content) for _, content in entries)
+        if group and size > room:
+            yield group
+            group, room = {}, TOGETHER_BYTES_MAX
+        if entries:
+            group[partition] = entries
+            room -= size
+    if group:
+        yield group
 
 
 class Worker:

@@ -223,7 +223,7 @@ class LiveServer:
     # A connection for each request, so that several workers all get some; no proxy of the caller's.
     client: httpx.Client = field(
         default_factory=lambda: httpx.Client(
-            trust_env=False, timeout=60, limits=httpx.Limits(max_keepalive_connections=0)
+            trust_env=False, timeout=180, limits=httpx.Limits(max_keepalive_connections=0)
         )
     )
 

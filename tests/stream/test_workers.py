@@ -101,7 +101,7 @@ def test_an_owner_with_an_old_token_changes_nothing_and_lands_nothing_twice(
         pass
     successor.end(partition, is_lost=False)
     with pytest.raises(OwnershipLost):
-        zombie.take(entries)
+        context.session.hold(zombie.take(entries))
     zombie._landing.flush()
     assert landed(repo) == [1.0, 2.0]
     assert sums(server, by_user(), "sum_worth_1d", [1]) == [3.0]
@@ -116,9 +116,9 @@ def test_a_zombie_that_lands_first_leaves_its_successor_the_rest(
     entries = entries_of(context, partition)
     successor = run_of(context, partition, "successor")
     shop.push("clicks", clicks([4.0]), to=PushMode.ONLINE_AND_OFFLINE)
-    successor.runs[partition].take(entries_of(context, partition))
+    context.session.hold(successor.runs[partition].take(entries_of(context, partition)))
     with pytest.raises(OwnershipLost):
-        zombie.take(entries)
+        context.session.hold(zombie.take(entries))
     zombie._landing.flush()
     successor._land()
     assert landed(repo) == [1.0, 2.0, 4.0]
@@ -132,7 +132,7 @@ def test_entries_that_are_delivered_twice_count_and_land_once(
     entries = entries_of(context, partition)
     for worker in ("first", "second"):
         partitions = run_of(context, partition, worker)
-        partitions.runs[partition].take(entries)
+        context.session.hold(partitions.runs[partition].take(entries))
         partitions._landing.flush()
     assert landed(repo) == [1.0, 2.0]
     assert sums(server, by_user(), "sum_worth_1d", [1]) == [3.0]
@@ -281,7 +281,7 @@ def test_a_run_begins_where_the_last_one_recorded_and_reads_its_log_to_the_end(
     partition = partition_with_events(context)
     entries = entries_of(context, partition)
     first = run_of(context, partition, "first").runs[partition]
-    first.take(entries[:2])
+    context.session.hold(first.take(entries[:2]))
     # Killed here: applied but not landed.
     second = run_of(context, partition, "second")
     assert second.runs[partition].state.applied == entries[1][0]
