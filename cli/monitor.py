@@ -75,3 +75,15 @@ def drift(  # noqa: PLR0913, PLR0917 - an option each
         reference_span=(reference_from, reference_to),
     )
     raise typer.Exit(run(repo, asked, is_json=is_json, is_webhook_told=not no_webhook))
+
+
+@app.command()
+def report(
+    output: Annotated[Path | None, typer.Option(help="The HTML file; data/monitor/report.html of the repo.")] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+    repo: Repo = Path("feature_repo"),
+) -> None:
+    """Write what monitoring last found as one HTML file; the status is 1 if a feature drifted or the audit failed."""
+    from cli.monitor_report import run
+
+    raise typer.Exit(run(repo, output, is_json=is_json))

@@ -12,13 +12,14 @@ def as_json(found: DriftRun) -> dict[str, Any]:
     """Returns what a run found as objects that JSON has."""
     return {
         "has_alarms": found.has_alarms,
-        "reports": [_report(each) for each in found.reports],
+        "reports": [report_as_json(each) for each in found.reports],
         "refusals": found.refusals,
         "problems": found.problems,
     }
 
 
-def _report(report: DriftReport) -> dict[str, Any]:
+def report_as_json(report: DriftReport) -> dict[str, Any]:
+    """Returns what was found of one subject."""
     return {
         "subject_kind": str(report.subject.kind),
         "subject": report.subject.name,

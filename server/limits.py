@@ -167,3 +167,6 @@ PROFILES_KEPT_MAX = 64
 
 DRIFT_KEPT_SECONDS = 10.0
 """How old the list of drift reports may be that the first page shows: reading all of them takes a file a subject."""
+
+REPORT_CHARTS_MAX = 200
+"""Pictures in one report of monitoring, some 20 KB and 30 ms each; beyond them a feature that drifted has its table."""

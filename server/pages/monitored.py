@@ -2,9 +2,11 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from markupsafe import Markup
 
 from server.limits import DRIFT_KEPT_SECONDS, PROFILES_KEPT_MAX
 from server.pages import charts
@@ -21,6 +23,9 @@ from store.monitor.subjects import Span, Subject, SubjectKind, SubjectProfile
 if TYPE_CHECKING:
     from server.pages.asked import Asked
 
+Draw = Callable[[dict[str, Any], str], Markup]
+"""Makes a picture of a chart's specification and its label."""
+
 _VERDICTS: Final = {
     Verdict.ALARM: ("bad", "drifted"),
     Verdict.STABLE: ("good", "stable"),
@@ -28,7 +33,7 @@ _VERDICTS: Final = {
     Verdict.NOT_COMPARED: ("warn", "not compared"),
     Verdict.NOT_JUDGED: ("calm", "not judged"),
 }
-_KINDS: Final = {
+KINDS: Final = {
     SubjectKind.FEATURE_VIEW: "Source of",
     SubjectKind.FEATURE_SERVICE: "Served by",
     SubjectKind.TRAINING_SET: "Training set",
@@ -70,6 +75,19 @@ class Monitored:
     def problems(self) -> list[str]:
         """What was found that cannot be read, a sentence each."""
         return [*self._profiles.problems, *self._drifts.problems]
+
+    def subjects(self) -> list[Subject]:
+        """Returns what has a profile."""
+        return self._profiles.subjects()
+
+    def all_reports(self) -> list[DriftReport]:
+        """Returns the last drift report of each subject that has a profile, whether it is still registered or not."""
+        found = (self._drifts.latest(subject) for subject in self.subjects())
+        return [each for each in found if each is not None]
+
+    def over(self, subject: Subject, span: Span) -> SubjectProfile | None:
+        """Returns the profile of a subject over a stretch of time, None if there is none."""
+        return self._profiles.merged(subject, span)
 
     # --- profiles -----------------------------------------------------------------------------
 
@@ -133,9 +151,9 @@ class Monitored:
         self, asked: "Asked", subject: Subject, profile: SubjectProfile, column: ColumnProfile
     ) -> dict[str, Any]:
         reference, words = self._reference_of(subject, column.name)
-        chart, left_out = _chart(asked, column, reference)
+        chart, left_out = chart_of(asked.chart, column, reference)
         return {
-            "title": _KINDS[subject.kind],
+            "title": KINDS[subject.kind],
             "name": subject.name,
             "href": link(_PAGES[subject.kind], subject.name),
             "note": f"{number(profile.rows)} rows, {told_span(profile.span)}.",
@@ -184,13 +202,13 @@ class Monitored:
                 spec = charts.drift_over_time(points, measure.threshold, words(measure.name))
                 chart = asked.chart(spec, f"{words(measure.name)} of {drift.feature} over {len(points)} runs")
         return {
-            "title": f"{_KINDS[subject.kind]} {subject.name}",
-            "note": f"{sentence(drift.statement)} {_note(report)}",
+            "title": f"{KINDS[subject.kind]} {subject.name}",
+            "note": f"{sentence(drift.statement)} {note_of(report)}",
             "chart": chart,
             "caption": "Each dot is a run, those that raised an alarm are filled; the dashed line is the threshold."
             if chart
             else "",
-            "rows": [_row(each) for each in drift.measures],
+            "rows": [measure_row(each) for each in drift.measures],
         }
 
     def reports(self, asked: "Asked") -> list[dict[str, Any]]:
@@ -229,7 +247,7 @@ def _subjects_of(catalogue: Catalogue, feature: Feature) -> Iterator[tuple[Subje
             yield Subject(SubjectKind.TRAINING_SET, training_set.name), names
 
 
-def _chart(asked: "Asked", column: ColumnProfile, reference: ColumnProfile | None) -> tuple[Any, float]:
+def chart_of(draw: Draw, column: ColumnProfile, reference: ColumnProfile | None) -> tuple[Any, float]:
     """Returns the picture of a column's values over those of a reference, and the share that lies outside of it."""
     label = f"Distribution of {column.name}{', and of its reference' if reference else ''}"
     numbers, theirs = column.numbers, reference.numbers if reference else None
@@ -239,10 +257,10 @@ def _chart(asked: "Asked", column: ColumnProfile, reference: ColumnProfile | Non
     if numbers is not None:
         bars = charts.bars_of(numbers, theirs)
         has_bars = bars.current or bars.reference
-        return (asked.chart(charts.histogram(bars), label), bars.left_out) if has_bars else (None, 0.0)
+        return (draw(charts.histogram(bars), label), bars.left_out) if has_bars else (None, 0.0)
     if column.categories is not None:
         shares = charts.category_shares(column.categories, reference.categories if reference else None)
-        return (asked.chart(charts.bars_of_categories(shares), label), 0.0) if shares else (None, 0.0)
+        return (draw(charts.bars_of_categories(shares), label), 0.0) if shares else (None, 0.0)
     return None, 0.0
 
 
@@ -267,7 +285,8 @@ def _verdict(drift: FeatureDrift | None) -> dict[str, str] | None:
     return {"level": level, "text": text}
 
 
-def _row(measure: MeasureResult) -> dict[str, Any]:
+def measure_row(measure: MeasureResult) -> dict[str, Any]:
+    """Returns a measure as a table has it."""
     level, text = _VERDICTS[measure.verdict]
     why = measure.why or (f"about {number(measure.rows_needed)} rows are needed" if measure.rows_needed else "")
     return {"measure": words(measure.name), "value": measure.value, "threshold": measure.threshold, "level": level,
@@ -280,12 +299,12 @@ def _report(catalogue: Catalogue, report: DriftReport) -> dict[str, Any]:
     more = f" and {len(alarms) - _NAMED_MAX} more" if len(alarms) > _NAMED_MAX else ""
     named = ", ".join(alarms[:_NAMED_MAX]) + more
     return {
-        "kind": _KINDS[subject.kind],
+        "kind": KINDS[subject.kind],
         "name": subject.name,
         "href": link(_PAGES[subject.kind], subject.name),
         "alarms": len(alarms),
         "alarm_text": f"{named} drifted, held against {_reference(report)}",
-        "note": _note(report),
+        "note": note_of(report),
         "notes": report.notes,
         "rows": [_feature_row(catalogue, subject, each) for each in sorted(report.features, key=_by_verdict)],
     }
@@ -296,15 +315,19 @@ def _by_verdict(drift: FeatureDrift) -> int:
 
 
 def _feature_row(catalogue: Catalogue, subject: Subject, drift: FeatureDrift) -> dict[str, Any]:
-    level, text = _VERDICTS[drift.verdict]
-    measure = _telling(drift.measures)
     view, _, name = drift.feature.rpartition(":")
     if subject.kind is SubjectKind.FEATURE_VIEW:
         view, name = subject.name, drift.feature
     is_registered = view in catalogue.views and any(each.name == name for each in catalogue.views[view].features)
+    return drift_row(drift) | {"href": link("feature", name, view) if is_registered else ""}
+
+
+def drift_row(drift: FeatureDrift) -> dict[str, Any]:
+    """Returns what was found of a feature as a table has it."""
+    level, text = _VERDICTS[drift.verdict]
+    measure = _telling(drift.measures)
     return {
         "feature": drift.feature,
-        "href": link("feature", name, view) if is_registered else "",
         "level": level,
         "verdict": text,
         "measure": words(measure.name) if measure else "",
@@ -317,10 +340,11 @@ def _feature_row(catalogue: Catalogue, subject: Subject, drift: FeatureDrift) ->
 def _reference(report: DriftReport) -> str:
     if report.reference == report.subject:
         return f"its own rows of {told_span(report.reference_span)}"
-    return f"{_KINDS[report.reference.kind].lower()} {report.reference.name}"
+    return f"{KINDS[report.reference.kind].lower()} {report.reference.name}"
 
 
-def _note(report: DriftReport) -> str:
+def note_of(report: DriftReport) -> str:
+    """Returns what was compared, in a sentence."""
     return (
         f"{number(report.rows)} rows of {told_span(report.span)} against {number(report.reference_rows)} of "
         f"{_reference(report)}; measured {instant(report.computed_us).striptags()}."

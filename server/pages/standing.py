@@ -142,11 +142,12 @@ def audit(asked: Asked) -> Screen:
     """Returns the page of the last audit."""
     report = asked.request.facts.get("audit")
     problems = asked.request.facts.get("audit_problems") or ()
-    values = {"audit": None if report is None else _audit(report), "problems": problems}
+    values = {"audit": None if report is None else audit_values(report), "problems": problems}
     return Screen("audit.html", "Last audit", values)
 
 
-def _audit(report: Mapping[str, Any]) -> dict[str, Any]:
+def audit_values(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a template needs of a report as `larder audit --json` prints it."""
     services = [_service(each) for each in report.get("services", ())]
     differences = sorted(report.get("differences", ()), key=lambda each: not each.get("is_failure"))
     count = len(differences) + (report.get("differences_left_out") or 0)
