@@ -27,6 +27,7 @@ from demo.processes import (
     StartingServer,
     feast_command,
     interruptible,
+    larder_command,
     start_server,
     uninterrupted,
 )
@@ -38,7 +39,7 @@ from store.replay import replaying
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-    from demo.day import ServedDay
+    from demo.day import Day, ServedDay
     from demo.learning import Learned
     from demo.serving import DayRecord
     from demo.worker import StreamWorker
@@ -175,7 +176,7 @@ class _Demo:
         from demo.learning import LEARNING_STEPS, SERVICES, Learning
 
         learning = Learning(self._repo, self._folder.path, prepared.digest)
-        learned = learning.kept()
+        learned = learning.kept(store)
         if learned is None:
             with self._printer.step("Fetch a training set, each row as of its own moment") as report:
                 report("point-in-time joins")
@@ -243,12 +244,27 @@ class _Demo:
         with self._printer.step(_REPLAY, day.length) as report, replaying(self._repo) as replay:
             served = day.replay(replay, port, SERVED, worker.wait_until_applied, report)
             worker.wait_until_landed()
+        self._plant(day, port, worker)
         self._stop_worker()
         record = scored(served, flights_of_the_day(flights), learned)
         record.keep(self._day)
         self._folder.finished("replay", digest)
         tell_day(self._printer, record, was_kept=False)
         return served
+
+    def _plant(self, day: "Day", port: int, worker: "StreamWorker") -> None:
+        """Pushes events with a fault, for monitoring to find."""
+        from demo.day import PushClient
+        from demo.monitoring import FAULTY_ORIGIN, faulty_events
+
+        faulty = faulty_events(day.rows_of("departures_push"))
+        with PushClient(port) as pushes:
+            pushes.push("departures_push", faulty, "online_and_offline")
+        worker.wait_until_landed()
+        self._printer.note(
+            f"Planted: {len(faulty)} departures from a made-up airport, {FAULTY_ORIGIN}, that sends its delays in "
+            "seconds instead of minutes."
+        )
 
     def _start(self, server: StartingServer, worker: "StreamWorker | None" = None) -> int:
         """Waits until the server is ready, and the stream's worker where there is one; returns the server's port."""
@@ -305,12 +321,27 @@ class _Demo:
             self._children.stop(server.process)
             server.log.unlink(missing_ok=True)
         # The server has written the last of its log.
-        return 0 if audit_served(self._printer, store, SERVED) and held else 1
+        is_clean = audit_served(self._printer, store, SERVED)
+        return 0 if self._watch(store) and is_clean and held else 1
+
+    def _watch(self, store: "FeatureStore") -> bool:
+        """Profiles, compares and reports; whether what has to be found was found."""
+        from demo.learning import TRAINING_SET
+        from demo.monitoring import Watch
+        from demo.serving import SERVED
+
+        watch = Watch(self._printer, store, self._repo)
+        watch.profile(SERVED, TRAINING_SET)
+        has_found = watch.compare(SERVED, TRAINING_SET)
+        command = larder_command("monitor", "report", "--repo", str(self._repo))
+        watch.report(self._children, command, self._logs / f"report-{os.getpid()}.log")
+        return has_found
 
     def _go_on(self, seconds: float) -> None:
         self._printer.say(
             f"\nAll of it held, in {seconds:.0f} s. The server is stopped; sources, registry, model and Redis data are "
-            "kept in feature_repo/data. To go on, `make serve`, and in another window:"
+            "kept in feature_repo/data. What monitoring found is in feature_repo/data/monitor/report.html. To go on, "
+            "`make serve`, open http://127.0.0.1:6566 for the pages, and in another window:"
         )
         self._printer.command(
             "curl -s http://127.0.0.1:6566/get-online-features -H 'Content-Type: application/json' "

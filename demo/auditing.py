@@ -8,7 +8,10 @@ from demo.printer import Printer
 from store.audit.audit import audit
 from store.audit.log import Span
 from store.audit.report import AuditReport
+from store.audit.report_json import as_json
+from store.clock import clock_for, said
 from store.kernel.judging import CAUSES, Cause
+from store.monitor.audits import keep_audit
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -22,6 +25,8 @@ def audit_served(printer: Printer, store: "FeatureStore", service: str) -> bool:
     """
     with printer.step("larder audit: what was served, held against what was known then and today"):
         report = audit(store, [service], Span())
+        ran_at = said(clock_for(store.repo_path).now_us())
+        keep_audit(store.repo_path, {"ran_at": ran_at, "asked_services": [service], **as_json(report)})
     (of_service,) = report.services
     covered = of_service.coverage
     values = sum(tally.audited for tally in report.tallies)

@@ -122,6 +122,10 @@ class Day:
         pushed = {feed.push_source: len(feed.rows) for feed, _ in self._feeds}
         return ServedDay(asked, answers, pushed)
 
+    def rows_of(self, push_source: str) -> pd.DataFrame:
+        """Returns what a push source gets in the day."""
+        return next(feed.rows for feed, _ in self._feeds if feed.push_source == push_source)
+
     @property
     def length(self) -> int:
         """At how many instants something happens."""

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -14,13 +15,15 @@ import pyarrow.parquet as pq
 
 from demo.runs import definitions, digest_of
 from demo.training import SCHEDULE, DelayModel, Marks, fit_and_mark, is_holdout, training_rows
-from store.files import publish, write_atomically
+from store.files import write_atomically
 
 if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore
 
 SERVICES = ("delay_model_v1", "delay_model_v2")
 """Without windows, and with them; the last one is the one that the demo serves."""
+TRAINING_SET = "flights_to_november"
+"""The name under which Feast's registry knows the training set."""
 LEARNING_STEPS = 4
 _CODE = ("training.py", "learning.py")
 
@@ -50,11 +53,11 @@ class Learning:
         code = {name: (here / name).read_bytes() for name in _CODE}
         self._digest = digest_of(code | definitions(repo), sources_digest, version("feast"), version("scikit-learn"))
 
-    def kept(self) -> Learned | None:
+    def kept(self, store: "FeatureStore") -> Learned | None:
         """Returns what an earlier run learned from the same things, or None."""
         try:
             record = json.loads(self._record.read_text())
-            if record["digest"] != self._digest:
+            if record["digest"] != self._digest or not _is_registered(store):
                 return None
             # Our own file in our own folder, named by a record that only this class writes.
             model = pickle.loads(self._model.read_bytes())  # noqa: S301
@@ -72,11 +75,19 @@ class Learning:
             features=store.get_feature_service(SERVICES[-1]),
             filter_by_created_timestamp=True,
         )
-        table = job.to_arrow()
-        scratch = self._set.with_name(f".{self._set.name}.writing")
-        pq.write_table(table, scratch, compression="zstd")
-        publish(scratch, self._set)
-        return table
+        from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+
+        with warnings.catch_warnings():
+            # Feast says at each that saved datasets are experimental.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            store.create_saved_dataset(
+                from_=job,
+                name=TRAINING_SET,
+                storage=SavedDatasetFileStorage(path=str(self._set)),
+                tags={"model": "delay"},
+                allow_overwrite=True,
+            )
+        return pq.read_table(self._set)
 
     def learn(self, store: "FeatureStore", table: pa.Table, report: Callable[[str], None]) -> Learned:
         """Returns the models fitted to the past and marked on the hold-out, and keeps them."""
@@ -100,6 +111,10 @@ class Learning:
         }
         write_atomically(self._record, json.dumps(record, indent=1).encode())
         return Learned(model, marks, table.schema, len(rows), int(held.sum()), was_kept=False)
+
+
+def _is_registered(store: "FeatureStore") -> bool:
+    return any(each.name == TRAINING_SET for each in store.registry.list_saved_datasets(store.project))
 
 
 def feature_names(service: "FeatureService") -> list[str]:

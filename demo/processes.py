@@ -117,10 +117,15 @@ class Children:
         Raises:
             ChildFailed: it ended with an error.
         """
-        code = child.wait()
-        self._running.remove(child)
+        code = self.ended(child)
         if code != 0:
             raise ChildFailed(f"{what} ended with exit code {code}; it printed:\n{log_tail(log)}")
+
+    def ended(self, child: "subprocess.Popen[bytes]") -> int:
+        """Waits until a child has ended, and returns its exit code."""
+        code = child.wait()
+        self._running.remove(child)
+        return code
 
     def stop(self, child: "subprocess.Popen[bytes]") -> None:
         """Ends a child: SIGTERM, and SIGKILL for it and what it started if that takes too long."""
