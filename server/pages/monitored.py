@@ -69,6 +69,7 @@ class Monitored:
         self._profiles = ProfileFiles(repo_path)
         self._drifts = DriftFiles(repo_path)
         self._kept: OrderedDict[Subject, tuple[tuple[dict[Span, int], int], SubjectProfile | None]] = OrderedDict()
+        self._merged: OrderedDict[tuple[Subject, Span], tuple[dict[Span, int], SubjectProfile | None]] = OrderedDict()
         self._reports: tuple[Catalogue | None, float, list[DriftReport]] = (None, 0.0, [])
 
     @property
@@ -86,8 +87,16 @@ class Monitored:
         return [each for each in found if each is not None]
 
     def over(self, subject: Subject, span: Span) -> SubjectProfile | None:
-        """Returns the profile of a subject over a stretch of time, None if there is none."""
-        return self._profiles.merged(subject, span)
+        """Returns the profile of a subject over a stretch of time, None if there is none; merged again only if new."""
+        spans = self._profiles.spans(subject)
+        key = subject, span
+        kept = self._merged.get(key)
+        if kept is None or kept[0] != spans:
+            kept = self._merged[key] = spans, self._profiles.merged(subject, span)
+            if len(self._merged) > PROFILES_KEPT_MAX:
+                self._merged.popitem(last=False)
+        self._merged.move_to_end(key)
+        return kept[1]
 
     # --- profiles -----------------------------------------------------------------------------
 
@@ -171,7 +180,7 @@ class Monitored:
         drift = next((each for each in report.features if each.feature == name), None) if report else None
         if report is None or drift is None or not drift.reference_feature:
             return None, ""
-        profile = self._profiles.merged(report.reference, report.reference_span)
+        profile = self.over(report.reference, report.reference_span)
         column = profile.columns.get(drift.reference_feature) if profile else None
         return column, "" if column is None else "reference"
 
