@@ -18,7 +18,7 @@ from server.pages.assets import assets
 from server.pages.drawing import Drawing
 from server.pages.monitored import KINDS, Monitored, chart_of, drift_row, measure_row, note_of
 from server.pages.profile_lines import figures, line_of, told_span
-from server.pages.shown import number, share
+from server.pages.shown import number, sentence, share
 from server.pages.site import environment
 from server.pages.standing import audit_values, fresh_views
 from store.kernel.drift_measures import Verdict
@@ -56,7 +56,7 @@ def html_report(repo: Path, told: Told) -> str:
     profiles = [
         _profile(profile, drifts.get(subject))
         for subject in monitored.subjects()
-        if (profile := monitored.newest(subject)) is not None
+        if (profile := monitored.current(subject)) is not None
     ]
     views = None if told.freshness is None else fresh_views({"freshness": told.freshness}, told.now_us)
     style = assets()["larder.css"].content.decode()
@@ -108,7 +108,7 @@ def _panel(
     chart, left_out = chart_of(drawing.chart, current, reference) if is_drawn and current is not None else (None, 0.0)
     return {
         "feature": drift.feature,
-        "statement": drift.statement,
+        "statement": sentence(drift.statement),
         "chart": chart,
         "left_out": share(left_out, 1) if left_out else "",
         "has_reference": reference is not None,
