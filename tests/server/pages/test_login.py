@@ -13,7 +13,10 @@ OURS = {"Sec-Fetch-Site": "same-origin"}
 
 
 def log_in(closed: LiveServer, token: str, next_path: str = "") -> httpx.Response:
-    return closed.post("/login", data={"token": token, "next": next_path}, headers=OURS)
+    answer = closed.post("/login", data={"token": token, "next": next_path}, headers=OURS)
+    # The client of the tests is a browser that remembers, and each request here says by itself who it is.
+    closed.client.cookies.clear()
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,7 @@ def test_a_login_is_a_cookie_that_scripts_and_other_sites_do_not_get(closed: Liv
 def test_behind_tls_the_cookie_stays_there(closed: LiveServer) -> None:
     headers = {**OURS, "X-Forwarded-Proto": "https"}
     answer = closed.post("/login", data={"token": TOKENS["read"], "next": ""}, headers=headers)
+    closed.client.cookies.clear()
     assert "secure" in answer.headers["set-cookie"].lower()
 
 
