@@ -45,7 +45,7 @@ def test_what_drifted_is_shown_in_a_page_that_stands_for_itself(shop: LoggedShop
     assert answer.exit_code == 1, answer.output
     html = report_of(shop)
     assert "1 of 2 features have drifted" in html
-    assert "the middle" in html
+    assert "The middle" in html
     assert html.count("<svg") >= 3, "a picture of what drifted, and one of each distribution"
     assert not re.search(r"(?:src|href|action)\s*=|url\(|@import", html)
 
