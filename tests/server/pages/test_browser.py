@@ -48,7 +48,7 @@ expect.set_options(timeout=WAIT_MS)
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium; as root, who may run tests in a container, it has no sandbox."""
     with sync_playwright() as playwright:
