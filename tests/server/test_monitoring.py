@@ -32,7 +32,8 @@ def test_freshness_is_told_of_healthy_views_and_reasons_of_broken_ones(server: L
         assert side["age_seconds"] <= (datetime.now(NOW.tzinfo) - FRESH).total_seconds()
         assert side["problem"] is None
     assert areas["offline"]["future_until"] is None
-    assert (areas["ttl_seconds"], areas["materialized_until"]) == (None, "2100-01-01T00:00:00+00:00")
+    assert areas["ttl_seconds"] is None
+    assert areas["materialized_until"] >= "2100-01-01T00:00:00+00:00"
     assert views["driver_stats"]["ttl_seconds"] == 86_400
     assert "lost.parquet" in views["lost"]["offline"]["problem"]
     assert views["lost"]["online"] == views["recent"]["online"] == UNKNOWN
