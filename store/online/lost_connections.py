@@ -19,6 +19,11 @@ class _Losing:
             await super()._send_packed_command(command)  # type: ignore[misc]
         except RuntimeError as error:
             raise ConnectionResetError(str(error)) from error
+        except AttributeError as error:
+            # A cluster's client closes all connections when it looks for its nodes anew, this one while it connected.
+            if self._writer is not None:  # type: ignore[attr-defined]
+                raise
+            raise ConnectionResetError("closed while it connected") from error
 
 
 class AsyncTcpConnection(_Losing, redis.asyncio.Connection):
