@@ -385,6 +385,12 @@ DRIFT_EXPECTED_MIN = 5
 DRIFT_FILES_MAX = 1_000
 """Reports of drift of one subject that are read for its history, the latest: three years of days, some 50 MB."""
 
+DRIFT_REPORTS_KEPT_MAX = 64
+"""Reports of drift that a process keeps once it has read them, the last of each of so many subjects."""
+
+DRIFT_POINTS_KEPT_MAX = 100_000
+"""Features of runs that a process keeps for drift over time, some 500 bytes each: a year of 270 features."""
+
 DRIFT_FILE_BYTES_MAX = 64 * 1024 * 1024
 """One report: 10,000 features of 6 KB; a greater file is not one."""
 

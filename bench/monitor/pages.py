@@ -1,4 +1,6 @@
-"""How long pages take to be made, for a catalogue of a thousand features: in the page process, without HTTP.
+"""How long pages take to be made, for a catalogue of a thousand features that are monitored: in the page process.
+
+Of every view there is a month of profiles by day and the drift of the last one, of one view a year of drift.
 
 Run as `python -m bench.monitor.pages`; one JSON line a page. `first_ms` is what the first reader of a registry's new
 state waits for: the catalogue is made then, and for the first chart the drawing program is loaded.
@@ -10,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,16 @@ from server.pages.messages import PageRequest
 from server.pages.site import Site
 from store.kernel.histograms import Histogram
 from store.kernel.profiles import ColumnProfile, Kind, Numbers
+from store.monitor.drift import DriftRequest, drift
+from store.monitor.drift_files import DriftFiles
 from store.monitor.profile_files import ProfileFiles
+from store.monitor.settings import MonitoringSettings
 from store.monitor.subjects import Span, Subject, SubjectKind, SubjectProfile
 from store.service import StoreService
+
+DAY_US = 86_400_000_000
+PROFILED_DAYS = 29
+"""The last day, and the 28 before it that `larder monitor drift` holds it against."""
 
 ASKED_MS = 200.0
 """What a page may take; so the issue asks."""
@@ -60,13 +69,17 @@ class PageFigures:
     is_within: bool
 
 
-def measure_pages(views: int = 100, features: int = 10, repeats: int = 50) -> list[PageFigures]:
-    """Returns how long each page takes for a registry of so many views of so many features."""
+def measure_pages(views: int = 100, features: int = 10, repeats: int = 50, days: int = 365) -> list[PageFigures]:
+    """Returns how long each page takes for a registry of so many views of so many features.
+
+    Args:
+        days: of drift that one of the views has.
+    """
     with tempfile.TemporaryDirectory(prefix="larder-bench-") as folder, warnings.catch_warnings():
         # Feast says of stream views that they may change.
         warnings.simplefilter("ignore", RuntimeWarning)
         repo = write_large_repo(Path(folder) / "repo", views, features)
-        _keep_profile(repo, features)
+        keep_monitoring(repo, views, features, days)
         service = StoreService.open(repo)
         site = Site(service)
         facts = {"freshness": _fresh(service)}
@@ -100,18 +113,34 @@ def _fresh(service: StoreService) -> list[dict[str, Any]]:
     ]
 
 
-def _keep_profile(repo: Path, features: int) -> None:
+def keep_monitoring(repo: Path, views: int, features: int, days: int) -> None:
+    """Keeps what a month of daily `larder monitor profile` and `drift` leaves of all views, and more of the first."""
     draw = np.random.default_rng(7)
+    files, settings = ProfileFiles(repo), MonitoringSettings()
+    now_us = (PROFILED_DAYS + 1) * DAY_US
+    subjects = [Subject(SubjectKind.FEATURE_VIEW, f"view_{place}") for place in range(views)]
+    for subject in subjects:
+        for day in range(PROFILED_DAYS):
+            files.append(_profile(subject, Span(day * DAY_US, (day + 1) * DAY_US), features, draw))
+    last = Span((PROFILED_DAYS - 1) * DAY_US, PROFILED_DAYS * DAY_US)
+    run = drift(files, settings, DriftRequest(subjects, last), now_us)
+    kept = DriftFiles(repo)
+    for report in run.reports:
+        kept.append(report)
+    for day in range(1, days):
+        span = Span(last.start_us - day * DAY_US, last.end_us - day * DAY_US)
+        kept.append(replace(run.reports[0], span=span))
+
+
+def _profile(subject: Subject, span: Span, features: int, draw: np.random.Generator) -> SubjectProfile:
     columns = {}
     for at in range(features):
-        values = draw.normal(50, 20, 20_000)
-        numbers = Numbers(Histogram.of(values), float(values.min()), float(values.max()), 50.0, 20_000 * 400.0, False)
-        name = f"view_0_feature_{at}"
-        columns[name] = ColumnProfile(name, "Float64", Kind.NUMBER, 20_000, 0, numbers=numbers)
-    subject = Subject(SubjectKind.FEATURE_VIEW, "view_0")
-    ProfileFiles(repo).append(
-        SubjectProfile(rows=20_000, columns=columns, subject=subject, span=Span(0, 86_400_000_000), computed_us=1)
-    )
+        values = draw.normal(50, 20, 2_000)
+        mean, squares = float(values.mean()), float(((values - values.mean()) ** 2).sum())
+        numbers = Numbers(Histogram.of(values), float(values.min()), float(values.max()), mean, squares, False)
+        name = f"{subject.name}_feature_{at}"
+        columns[name] = ColumnProfile(name, "Float64", Kind.NUMBER, 2_000, 0, numbers=numbers)
+    return SubjectProfile(rows=2_000, columns=columns, subject=subject, span=span, computed_us=span.end_us)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from store.kernel.histograms import BUCKET_MAX, Histogram
 from store.kernel.profiles import Categories, ColumnProfile, Kind, Moments, Numbers
 from store.limits import CATEGORIES_MAX, CATEGORY_GROUPS, PROFILE_FEATURES_MAX, TOP_MAX
+from store.monitor.kept_runs import OtherVersion
 from store.monitor.subjects import Span, Subject, SubjectKind, SubjectProfile
 
 FORMAT_VERSION: Final = 1
@@ -73,10 +74,6 @@ SCHEMA: Final = pa.schema(
         "moments": pa.struct({"earliest_us": pa.int64(), "latest_us": pa.int64()}),
     }
 )
-
-
-class OtherVersion(ValueError):
-    """A profile that a later version of Larder wrote."""
 
 
 class _Note(msgspec.Struct, frozen=True):

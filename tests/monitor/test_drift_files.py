@@ -128,22 +128,47 @@ def test_a_foreign_file_is_named_and_scratch_is_not(repo: Path, files: DriftFile
     (folder_of(repo) / ".half.json").write_text("x")
     assert files.latest(VIEW) == report(days(0, 1))
     assert files.problems == [
-        f"{str(folder_of(repo) / 'notes.txt')!r} is no report of Larder's and was left out; take it away"
+        f"{str(folder_of(repo) / 'notes.txt')!r} is no drift report of Larder's and was left out; take it away"
     ]
 
 
-def test_a_file_beyond_the_bound_is_left_out(files: DriftFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_beyond_the_bound_is_left_out(repo: Path, files: DriftFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     path = files.append(report(days(0, 1)))
     monkeypatch.setattr(drift_files, "DRIFT_FILE_BYTES_MAX", path.stat().st_size)
     assert files.latest(VIEW) is not None
     monkeypatch.setattr(drift_files, "DRIFT_FILE_BYTES_MAX", path.stat().st_size - 1)
+    others = DriftFiles(repo)
+    assert others.latest(VIEW) is None
+    assert "greater than" in others.problems[0]
+
+
+def test_what_was_read_is_kept_within_its_bounds_and_new_runs_are_seen(
+    files: DriftFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drift_files, "DRIFT_REPORTS_KEPT_MAX", 2)
+    monkeypatch.setattr(drift_files, "DRIFT_POINTS_KEPT_MAX", 2)
+    (feature, *_) = report(days(0, 1)).features
+    for last in range(1, 7):
+        files.append(report(days(last - 1, last)))
+        for _ in range(2):
+            assert files.latest(VIEW) == report(days(last - 1, last))
+            assert [each.span for each in files.history(VIEW, feature.feature)] == [
+                days(day - 1, day) for day in range(1, last + 1)
+            ]
+
+
+def test_a_damaged_file_that_was_taken_away_is_a_problem_no_more(files: DriftFiles) -> None:
+    path = files.append(report(days(0, 1)))
+    path.write_bytes(path.read_bytes()[:20])
     assert files.latest(VIEW) is None
-    assert "greater than" in files.problems[0]
+    assert len(files.problems) == 1
+    path.unlink()
+    assert files.problems == []
 
 
 def test_a_folder_that_cannot_be_written_is_said(repo: Path, files: DriftFiles) -> None:
     (repo / "data" / "monitor").write_text("in the way")
-    with pytest.raises(OfflineStoreError, match="the drift of feature_view 'weather' cannot be written"):
+    with pytest.raises(OfflineStoreError, match="the drift report of feature_view 'weather' cannot be written"):
         files.append(report(days(0, 1)))
 
 

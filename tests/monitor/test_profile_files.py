@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from store.errors import OfflineStoreError
 from store.limits import PROFILE_FEATURES_MAX, PROFILE_NAME_CHARACTERS_MAX
-from store.monitor import profile_files
+from store.monitor import kept_runs, profile_files
 from store.monitor.profile_files import ProfileFiles
 from store.monitor.profile_form import FORMAT_VERSION, NOTE_KEY, SCHEMA
 from store.monitor.slices import best_slices, gaps
@@ -83,7 +83,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 
 @given(st.sets(NAMES | st.sampled_from([".", "..", "a/b", "%2E", "x" * 300, "x" * 301]), max_size=8))
 def test_every_name_has_a_folder_of_its_own(names: set[str]) -> None:
-    folders = {profile_files.folder_name(name) for name in names}
+    folders = {kept_runs.folder_name(name) for name in names}
     assert len(folders) == len(names)
     for folder in folders:
         assert 0 < len(folder.encode()) <= PROFILE_NAME_CHARACTERS_MAX + 33
