@@ -385,8 +385,8 @@ DRIFT_EXPECTED_MIN = 5
 DRIFT_FILES_MAX = 1_000
 """Reports of drift of one subject that are read for its history, the latest: three years of days, some 50 MB."""
 
-DRIFT_REPORTS_KEPT_MAX = 64
-"""Reports of drift that a process keeps once it has read them, the last of each of so many subjects."""
+DRIFT_FEATURES_KEPT_MAX = 5_000
+"""Features of the last reports of drift that a process keeps once it has read them, some 10 KB each."""
 
 DRIFT_POINTS_KEPT_MAX = 100_000
 """Features of runs that a process keeps for drift over time, some 500 bytes each: a year of 270 features."""

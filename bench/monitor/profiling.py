@@ -9,16 +9,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.monitor.profiling_contender import Task
 from bench.monitor.profiling_data import NUMBERS, TEXTS, table_file
-from bench.offline.report import machine
-from bench.windows.options import Options
+from bench.parts import Options
 
 ROWS = 10_000_000
 VARIANTS: Mapping[str, Sequence[str]] = {"numbers": NUMBERS, "texts": TEXTS}
@@ -50,7 +47,7 @@ def run(options: Options) -> bool:
             measured = _measure(table_file(options.data, variant, rows), features, options)
             print(_text(variant, rows, len(features), measured), flush=True)
             for name, each in measured.items():
-                _record(options, {"figure": variant, "contender": name, "rows": rows} | asdict(each))
+                options.record({"figure": variant, "contender": name, "rows": rows} | asdict(each))
             are_right = are_right and not any(each.wrong for each in measured.values())
     return are_right
 
@@ -112,19 +109,6 @@ def difference(expected: Mapping[str, Mapping[str, Any]], found: Mapping[str, Ma
             if known is None or value is None or not math.isclose(known, value, rel_tol=1e-6, abs_tol=1e-9):
                 return f"{name}: {measure} is {value} instead of {known}"
     return ""
-
-
-def _record(options: Options, line: Mapping[str, Any]) -> None:
-    file = options.data / "results" / "monitor.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    shared = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": {name: version(name) for name in ("larder", "feast", "duckdb", "numba", "pyarrow", "datasketches")},
-        "threads": options.threads,
-    }
-    with file.open("a") as out:
-        out.write(json.dumps(shared | dict(line)) + "\n")
 
 
 def _text(variant: str, rows: int, features: int, measured: Mapping[str, Measured]) -> str:

@@ -1,20 +1,13 @@
 """`python -m bench.windows`: windowed features, beside what one would write by hand."""
 
-import os
-import signal
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.offline.report import machine
+from bench.parts import DATA, Options, run_parts
 from bench.windows import lookups, stream, training
-from bench.windows.options import Options
 
-DATA = Path(__file__).resolve().parents[1] / ".data"
 PARTS = {"training": training.run, "stream": stream.run, "lookups": lookups.run}
-"""Each prints its figures, appends its JSON lines, and returns whether all answers were right."""
 
 
 def main(
@@ -30,20 +23,8 @@ def main(
     Targets that are missed do not fail the run; answers that are wrong do. The files lie in bench/.data, or where
     LARDER_BENCH_DATA says.
     """
-    # A run that is told to end takes its processes and their files with it.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    data = Path(os.environ.get("LARDER_BENCH_DATA") or DATA).absolute()
-    chosen: dict[str, set[str]] = {}
-    for name in only or list(PARTS):
-        part, _, figure = name.partition(":")
-        if part not in PARTS:
-            raise typer.BadParameter(f"no part {part!r}; there are {', '.join(PARTS)}")
-        chosen.setdefault(part, set()).update({figure} - {""})
-    print("# Windows\n\n" + ", ".join(f"{name} {value}" for name, value in machine().items()) + "\n", flush=True)
-    are_right = [
-        PARTS[part](Options(data, rounds, threads, scale, frozenset(figures))) for part, figures in chosen.items()
-    ]
-    raise typer.Exit(0 if all(are_right) else 1)
+    options = Options("windows", DATA, rounds, threads, scale, frozenset())
+    raise typer.Exit(0 if run_parts(PARTS, only or (), options) else 1)
 
 
 if __name__ == "__main__":

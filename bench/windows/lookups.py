@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.feature_repos import make_repo
 from bench.online import repos, servers
-from bench.windows.options import Options
+from bench.parts import Options
 from bench.windows.shop import FEATURES, SOURCE, Events, definitions, difference, events, write_events
 
 if TYPE_CHECKING:

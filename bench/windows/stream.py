@@ -18,8 +18,8 @@ import redis
 
 from bench.feature_repos import make_repo
 from bench.online import repos, servers
+from bench.parts import Options
 from bench.windows.lookups import push_rows
-from bench.windows.options import Options
 from bench.windows.shop import DAY_US, FEATURES, SOURCE, VIEW, Events, definitions, difference, events, write_events
 from store.kernel.keys import entity_key_encoder, stream_tiles_key
 

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from bench.offline.figures import PEAK_BYTES_MAX
-from bench.windows.options import Options
+from bench.parts import Options
 from bench.windows.training_contender import Task
 from bench.windows.training_data import files, naive_answers
 

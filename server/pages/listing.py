@@ -105,7 +105,7 @@ def _attention(asked: Asked) -> Iterator[dict[str, Any]]:
             "href": "/audit",
             "text": "found differences that nothing explains",
         }
-    for report in asked.monitored.reports(asked):
+    for report in asked.monitored.summaries(asked):
         if report["alarms"]:
             yield {"level": "bad", "what": "Drift", "name": report["name"], "href": report["href"] or "/drift",
                    "text": report["alarm_text"]}  # fmt: skip

@@ -220,9 +220,13 @@ class Monitored:
             "rows": [measure_row(each) for each in drift.measures],
         }
 
+    def summaries(self, asked: "Asked") -> list[dict[str, Any]]:
+        """Returns what the last drift report of each subject says in a sentence."""
+        return [_summary(each) for each in self._latest(asked.catalogue)]
+
     def reports(self, asked: "Asked") -> list[dict[str, Any]]:
-        """Returns the last drift report of each subject that has one."""
-        return [_report(asked.catalogue, each) for each in self._latest(asked.catalogue)]
+        """Returns the last drift report of each subject that has one, with a row for every feature."""
+        return [_summary(each) | _details(asked.catalogue, each) for each in self._latest(asked.catalogue)]
 
     def _latest(self, catalogue: Catalogue) -> list[DriftReport]:
         held, at, reports = self._reports
@@ -302,7 +306,7 @@ def measure_row(measure: MeasureResult) -> dict[str, Any]:
             "verdict": text, "why": why}  # fmt: skip
 
 
-def _report(catalogue: Catalogue, report: DriftReport) -> dict[str, Any]:
+def _summary(report: DriftReport) -> dict[str, Any]:
     subject = report.subject
     alarms = [each.feature for each in report.alarms]
     more = f" and {len(alarms) - _NAMED_MAX} more" if len(alarms) > _NAMED_MAX else ""
@@ -313,10 +317,12 @@ def _report(catalogue: Catalogue, report: DriftReport) -> dict[str, Any]:
         "href": link(_PAGES[subject.kind], subject.name),
         "alarms": len(alarms),
         "alarm_text": f"{named} drifted, held against {_reference(report)}",
-        "note": note_of(report),
-        "notes": report.notes,
-        "rows": [_feature_row(catalogue, subject, each) for each in sorted(report.features, key=_by_verdict)],
     }
+
+
+def _details(catalogue: Catalogue, report: DriftReport) -> dict[str, Any]:
+    rows = [_feature_row(catalogue, report.subject, each) for each in sorted(report.features, key=_by_verdict)]
+    return {"note": note_of(report), "notes": report.notes, "rows": rows}
 
 
 def _by_verdict(drift: FeatureDrift) -> int:

@@ -8,13 +8,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from store.files import write_atomically
 from store.kernel.drift_measures import Verdict
-from store.limits import DRIFT_FILE_BYTES_MAX, DRIFT_FILES_MAX, DRIFT_POINTS_KEPT_MAX, DRIFT_REPORTS_KEPT_MAX
+from store.limits import DRIFT_FEATURES_KEPT_MAX, DRIFT_FILE_BYTES_MAX, DRIFT_FILES_MAX, DRIFT_POINTS_KEPT_MAX
 from store.monitor.drift_report import DriftPoint, DriftReport
 from store.monitor.kept_runs import KeptRun, KeptRuns, OtherVersion
 from store.monitor.subjects import Span, Subject
@@ -59,6 +59,7 @@ class _Form(msgspec.Struct, frozen=True):
 
 
 Held = TypeVar("Held", _Kept, _KeptOutline)
+Content = TypeVar("Content")
 
 
 class DriftFiles:
@@ -68,9 +69,8 @@ class DriftFiles:
         folder = Path(repo_path).joinpath(*_FOLDER)
         cure = "delete it and run 'larder monitor drift' for that time again"
         self._runs = KeptRuns(folder, ".json", "drift report", cure)
-        self._reports: OrderedDict[Path, DriftReport] = OrderedDict()
-        self._points: OrderedDict[Path, dict[str, DriftPoint]] = OrderedDict()
-        self._points_kept = 0
+        self._reports: _Recent[DriftReport] = _Recent()
+        self._points: _Recent[dict[str, DriftPoint]] = _Recent()
 
     @property
     def problems(self) -> list[str]:
@@ -105,31 +105,43 @@ class DriftFiles:
 
     def _report(self, subject: Subject, run: KeptRun) -> DriftReport | None:
         report = self._reports.get(run.path)
-        if report is None:
-            kept = self._runs.read(run.path, partial(_checked, _Kept, subject, run))
-            if kept is None:
-                return None
-            report = self._reports[run.path] = kept.report
-            if len(self._reports) > DRIFT_REPORTS_KEPT_MAX:
-                self._reports.popitem(last=False)
-        self._reports.move_to_end(run.path)
+        if report is None and (kept := self._runs.read(run.path, partial(_checked, _Kept, subject, run))) is not None:
+            report = kept.report
+            self._reports.keep(run.path, report, len(report.features), DRIFT_FEATURES_KEPT_MAX)
         return report
 
     def _last_points(self, subject: Subject, runs: Sequence[KeptRun]) -> dict[str, DriftPoint]:
         """Returns what the last run that can be read found of each feature."""
         for run in reversed(runs):
             points = self._points.get(run.path)
-            if points is None:
-                kept = self._runs.read(run.path, partial(_checked, _KeptOutline, subject, run))
-                if kept is None:
-                    continue
-                points = self._points[run.path] = _points_of(kept.report)
-                self._points_kept += len(points)
-                while self._points_kept > DRIFT_POINTS_KEPT_MAX and len(self._points) > 1:
-                    self._points_kept -= len(self._points.popitem(last=False)[1])
-            self._points.move_to_end(run.path)
-            return points
+            if points is not None:
+                return points
+            kept = self._runs.read(run.path, partial(_checked, _KeptOutline, subject, run))
+            if kept is not None:
+                points = _points_of(kept.report)
+                self._points.keep(run.path, points, len(points), DRIFT_POINTS_KEPT_MAX)
+                return points
         return {}
+
+
+class _Recent(Generic[Content]):
+    """What was read of files, those asked for last, up to a sum of their sizes; the last one whatever its size."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[Path, tuple[Content, int]] = OrderedDict()
+        self._size = 0
+
+    def get(self, path: Path) -> Content | None:
+        if path not in self._held:
+            return None
+        self._held.move_to_end(path)
+        return self._held[path][0]
+
+    def keep(self, path: Path, content: Content, size: int, size_max: int) -> None:
+        self._held[path] = content, size
+        self._size += size
+        while self._size > size_max and len(self._held) > 1:
+            self._size -= self._held.popitem(last=False)[1][1]
 
 
 def _points_of(report: _Outline) -> dict[str, DriftPoint]:

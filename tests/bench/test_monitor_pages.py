@@ -8,7 +8,7 @@ from store.service import StoreService
 
 
 def test_every_page_is_measured() -> None:
-    figures = measure_pages(views=8, features=3, repeats=1)
+    figures = measure_pages(views=8, features=3, repeats=1, days=5)
     assert len(figures) == len(PAGES)
     assert all(each.n == 1 and each.p50_ms > 0 and each.kilobytes > 1 for each in figures)
 

@@ -145,7 +145,7 @@ def test_a_file_beyond_the_bound_is_left_out(repo: Path, files: DriftFiles, monk
 def test_what_was_read_is_kept_within_its_bounds_and_new_runs_are_seen(
     files: DriftFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drift_files, "DRIFT_REPORTS_KEPT_MAX", 2)
+    monkeypatch.setattr(drift_files, "DRIFT_FEATURES_KEPT_MAX", 2)
     monkeypatch.setattr(drift_files, "DRIFT_POINTS_KEPT_MAX", 2)
     (feature, *_) = report(days(0, 1)).features
     for last in range(1, 7):
