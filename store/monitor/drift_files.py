@@ -65,7 +65,9 @@ Content = TypeVar("Content")
 class DriftFiles:
     """The reports of drift that a feature repo keeps."""
 
-    def __init__(self, repo_path: Path) -> None:
+    def __init__(self, repo_path: Path, features_kept_max: int | None = None) -> None:
+        """Takes the repo, and how many features of reports are kept once read (the limit's; 0: of one report)."""
+        self._features_kept_max = features_kept_max
         folder = Path(repo_path).joinpath(*_FOLDER)
         cure = "delete it and run 'larder monitor drift' for that time again"
         self._runs = KeptRuns(folder, ".json", "drift report", cure)
@@ -107,7 +109,8 @@ class DriftFiles:
         report = self._reports.get(run.path)
         if report is None and (kept := self._runs.read(run.path, partial(_checked, _Kept, subject, run))) is not None:
             report = kept.report
-            self._reports.keep(run.path, report, len(report.features), DRIFT_FEATURES_KEPT_MAX)
+            most = DRIFT_FEATURES_KEPT_MAX if self._features_kept_max is None else self._features_kept_max
+            self._reports.keep(run.path, report, len(report.features), most)
         return report
 
     def _last_points(self, subject: Subject, runs: Sequence[KeptRun]) -> dict[str, DriftPoint]:

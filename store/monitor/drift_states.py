@@ -36,7 +36,8 @@ class DriftStates:
 
     def __init__(self, repo_path: Path) -> None:
         self._folder = Path(repo_path) / "data" / "monitor" / "drift"
-        self._files = DriftFiles(repo_path)
+        # Numbers are all that a serving worker keeps of reports.
+        self._files = DriftFiles(repo_path, features_kept_max=0)
         self._known: dict[Path, tuple[int, DriftState | None]] = {}
 
     def look(self) -> list[DriftState]:
