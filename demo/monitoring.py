@@ -32,6 +32,7 @@ FAULTY_EVENTS = 300
 FAULTY_ORIGIN, FAULTY_CARRIER = "TST", "ZZ"
 _FAULTY_SINCE = REPLAY_END - timedelta(hours=1)
 _HOUR_US = 3_600_000_000
+_DAY_US = 24 * _HOUR_US
 
 _WEATHER = Subject(SubjectKind.FEATURE_VIEW, "origin_weather")
 _DEPARTURES = Subject(SubjectKind.PUSH_SOURCE, "departures_push")
@@ -108,12 +109,7 @@ class Watch:
             for watched in _watched(service, training_set):
                 report(watched.subject.name)
                 for subject, span in _sides(watched):
-                    asked = Asked(None, None, _HOUR_US * 24)
-                    if span is not None:
-                        asked = Asked(span.start_us, span.end_us, _HOUR_US)
-                        if span.end_us - span.start_us > 2 * 24 * _HOUR_US:
-                            asked = Asked(span.start_us, span.end_us, 24 * _HOUR_US)
-                    outcome = self._profiler.run(subject, asked)
+                    outcome = self._profiler.run(subject, _asked(span))
                     if outcome.problem:
                         raise ChildFailed(outcome.problem)
                     rows += sum(profile.rows for profile in outcome.profiles)
@@ -160,6 +156,14 @@ class Watch:
 def _sides(watched: _Watched) -> list[tuple[Subject, Span | None]]:
     reference = watched.reference
     return [(reference.subject or watched.subject, reference.span), (watched.subject, watched.span)]
+
+
+def _asked(span: Span | None) -> Asked:
+    """Returns what to profile: by the hour within a day, else by the day; None is all of a training set."""
+    if span is None:
+        return Asked(None, None, _DAY_US)
+    is_a_day = span.end_us - span.start_us <= _DAY_US
+    return Asked(span.start_us, span.end_us, _HOUR_US if is_a_day else _DAY_US)
 
 
 def _is_found(watched: _Watched, report: DriftReport) -> bool:
