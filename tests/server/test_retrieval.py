@@ -222,7 +222,9 @@ def test_a_failure_after_the_first_chunk_breaks_the_transfer(live: LiveServer, a
     table = entity_table(["nothing"] * HISTORICAL_BATCH_ROWS + [last])
     with pytest.raises(httpx.RemoteProtocolError):
         post_table(live, table, accept)
-    poll_until(lambda: "RetrievalFailed" in live.log(), what="the failure is in the log")
+    # The server tells of it first, and uvicorn, to which it is passed on, after that.
+    poll_until(lambda: "Exception in ASGI application" in live.log(), what="the failure is in the log twice")
+    assert "request failed" in live.log().partition("Exception in ASGI application")[0]
     # It is meant to be there, and nothing else is.
     live.lines.clear()
 
